@@ -1,0 +1,1 @@
+"""Put a Python program, or any unmodified program, on a virtual network without root."""

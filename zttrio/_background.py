@@ -1,0 +1,72 @@
+"""A nursery that outlives its body: background tasks behind an ``async with``."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["open_background"]
+
+
+@asynccontextmanager
+async def open_background() -> AsyncGenerator[trio.Nursery, None]:
+    """A nursery whose tasks keep running until the body, and its cleanup, are done.
+
+    An ordinary nursery cancels its children and its body together, so a body
+    that wants to say goodbye finds the network already gone.  Here the children
+    are shielded until the body has been left.  One failure leaves as itself;
+    only two or more leave as a group.
+    """
+    errors: list[BaseException] = []
+    try:
+        async with trio.open_nursery() as outer:
+            shield = trio.CancelScope(shield=True)
+
+            async def supervise(
+                *, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED
+            ) -> None:
+                with shield:
+                    async with trio.open_nursery() as background:
+                        task_status.started(background)
+                        await trio.sleep_forever()
+
+            background = await outer.start(supervise)
+            try:
+                yield background
+            except BaseException as exc:  # noqa: ASYNC103 - raised again below
+                # A Cancelled has to travel through the nursery to reach its own
+                # scope; anything else keeps its identity by going around.
+                if _holds_cancelled(exc):
+                    raise
+                errors.append(exc)
+            finally:
+                shield.cancel()
+    except BaseExceptionGroup as group:
+        errors += _unwrap(group)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise BaseExceptionGroup("several tasks failed", errors)
+
+
+def _holds_cancelled(exc: BaseException) -> bool:
+    if isinstance(exc, trio.Cancelled):
+        return True
+    return isinstance(exc, BaseExceptionGroup) and any(map(_holds_cancelled, _children(exc)))
+
+
+def _unwrap(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Take off the two levels that open_background's own nurseries put on."""
+    flat: list[BaseException] = []
+    for child in group.exceptions:
+        flat += _children(child) if isinstance(child, BaseExceptionGroup) else [child]
+    return flat
+
+
+def _children(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    return group.exceptions

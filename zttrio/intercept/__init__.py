@@ -1,0 +1,1 @@
+"""Starts unmodified programs behind a front door."""

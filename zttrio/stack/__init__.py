@@ -1,0 +1,1 @@
+"""The network stack: sans-IO TCP/IP, driven by `zttrio.driver`."""

@@ -1,0 +1,1 @@
+"""TCP: RFC 9293 and what came after it."""

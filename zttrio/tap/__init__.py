@@ -1,0 +1,1 @@
+"""The tap service: sockets for unmodified programs over AF_UNIX."""

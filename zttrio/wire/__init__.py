@@ -1,0 +1,1 @@
+"""Where Ethernet frames come from and go to."""

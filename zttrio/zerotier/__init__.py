@@ -1,0 +1,1 @@
+"""ZeroTier VL1 and VL2: sans-IO."""
