@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["Config"]
 
 
-def _positive(_: object, attribute: Attribute[float], value: float) -> None:
+def _positive(_: object, attribute: Attribute[Any], value: float) -> None:
     if not value > 0:
         raise ValueError(f"{attribute.name} must be greater than 0, got {value}")
 
 
-def _not_negative(_: object, attribute: Attribute[float], value: float) -> None:
+def _not_negative(_: object, attribute: Attribute[Any], value: float) -> None:
     if not value >= 0:
         raise ValueError(f"{attribute.name} must not be negative, got {value}")
 

@@ -1,7 +1,7 @@
 """What happens to an endpoint, as bits: the seed's `EV_CONN`, `EV_RD`, `EV_WR` and their kin.
 
-An endpoint (a TCP connection, a listener, a UDP endpoint) collects the bits it `wanted`; the
-stack lists each endpoint once until the driver takes the list and wakes exactly the tasks that wait.
+An endpoint (a TCP connection, a listener, a UDP endpoint) collects the bits it `wanted`; the stack
+lists each endpoint once until the driver takes the list and wakes exactly the tasks that wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many deadlines, one heap: the earliest is cheap to ask for and re-arming costs an attribute write.
+"""Many deadlines, one heap: the earliest is cheap to ask for, moving one later is a mere write.
 
 An owner stores when it wants to be called in its own `deadline`.  The heap holds for each owner at
 most one live entry, at or before that deadline; an entry that comes up early is pushed back.
