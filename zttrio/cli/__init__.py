@@ -1,1 +1,1 @@
-"""The ``zttrio`` command."""
+"""The ``zttrio`` command: one module per sub-command, put together in `zttrio.cli.main`."""
