@@ -1,0 +1,164 @@
+"""What the stack has counted: one integer for each thing that can happen to a frame or a packet.
+
+Every frame that comes in ends in exactly one counter of its layer, so that nothing is lost without
+a reason; `FRAME_OUTCOMES`, `ARP_OUTCOMES`, `IP_OUTCOMES` and `UDP_OUTCOMES` say which counters
+share a total (a test holds them to it).
+"""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["ARP_OUTCOMES", "FRAME_OUTCOMES", "IP_OUTCOMES", "UDP_OUTCOMES", "Counters"]
+
+
+@attrs.define
+class Counters:
+    """Counts by reason, from zero; a name that is not here cannot be counted."""
+
+    # frames
+    frames_in: int = 0
+    frames_out: int = 0
+    octets_in: int = 0
+    octets_out: int = 0
+    frame_too_short: int = 0
+    frame_too_long: int = 0  # longer than a 64 KiB packet can be
+    frame_not_for_us: int = 0
+    frame_bad_source: int = 0  # a group address, or our own: a loop in the wire
+    frame_unknown_ethertype: int = 0
+    frames_out_full: int = 0  # our own output, dropped because the wire takes nothing
+
+    # address resolution
+    arp_in: int = 0
+    arp_malformed: int = 0
+    arp_not_for_us: int = 0
+    arp_requests_answered: int = 0
+    arp_replies: int = 0
+    arp_unsolicited: int = 0
+    arp_conflicts: int = 0
+    arp_out: int = 0
+    neighbor_evicted: int = 0
+    neighbor_table_full: int = 0  # not learned, because a stranger may not push others out
+    neighbor_queue_full: int = 0  # packets dropped while they waited for an answer
+    neighbor_unreachable: int = 0  # questions that nobody answered
+    neighbor_packets_lost: int = 0  # packets that had waited for them
+    claim_conflicts: int = 0
+    claim_defences: int = 0
+
+    # IP in; packets, loopback among them
+    ip_in: int = 0
+    ip_truncated: int = 0
+    ip_malformed: int = 0
+    ip_bad_checksum: int = 0
+    ip_martian: int = 0
+    ip_not_ours: int = 0
+    ip_source_routed: int = 0
+    ip_bad_extension: int = 0  # IPv6 extension headers that are malformed, too many or refused
+    ip_no_next_header: int = 0
+    ip_fragments: int = 0
+    ip_unknown_protocol: int = 0
+    ip_delivered: int = 0
+    ip_group_not_joined: int = 0
+
+    # reassembly
+    reassembled: int = 0
+    fragment_malformed: int = 0
+    fragment_overlap: int = 0
+    fragment_duplicate: int = 0
+    fragment_refused: int = 0  # for a packet that was discarded because of overlap
+    reassembly_timeout: int = 0
+    reassembly_evicted: int = 0
+
+    # IP out; packets
+    ip_out: int = 0
+    ip_out_no_route: int = 0
+    ip_out_too_big: int = 0
+    ip_out_fragments: int = 0
+    ip_out_fragmented: int = 0
+    loopback_full: int = 0
+
+    # ICMP and ICMPv6
+    icmp_in: int = 0
+    icmp_malformed: int = 0
+    icmp_bad_checksum: int = 0
+    icmp_unknown_type: int = 0
+    icmp_echo_requests: int = 0
+    icmp_echo_ignored: int = 0  # sent to a broadcast or multicast address
+    icmp_echo_replies: int = 0
+    icmp_echo_unexpected: int = 0
+    icmp_errors_in: int = 0
+    icmp_errors_not_ours: int = 0  # quote nothing that we could have sent
+    icmp_redirects_ignored: int = 0
+    icmp_errors_out: int = 0
+    icmp_errors_limited: int = 0
+    icmp_errors_unwanted: int = 0  # would answer an error, a group address or a fragment
+    pmtu_lowered: int = 0
+    pmtu_refused: int = 0
+
+    # UDP
+    udp_in: int = 0
+    udp_out: int = 0
+    udp_malformed: int = 0
+    udp_bad_checksum: int = 0
+    udp_no_port: int = 0
+    udp_group_not_wanted: int = 0
+    udp_queue_full: int = 0
+    udp_delivered: int = 0
+    udp_errors_unmatched: int = 0
+
+    # TCP
+    tcp_in: int = 0
+    tcp_out: int = 0
+    tcp_malformed: int = 0
+    tcp_bad_checksum: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """All counts by name, in the order of the layers."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+
+
+FRAME_OUTCOMES = (
+    "frame_too_short",
+    "frame_too_long",
+    "frame_not_for_us",
+    "frame_bad_source",
+    "frame_unknown_ethertype",
+    "arp_in",
+)
+"""With the packets that came from the wire, these add up to `Counters.frames_in`."""
+
+ARP_OUTCOMES = (
+    "arp_malformed",
+    "arp_not_for_us",
+    "arp_requests_answered",
+    "arp_replies",
+    "arp_unsolicited",
+    "arp_conflicts",
+)
+"""These add up to `Counters.arp_in`."""
+
+IP_OUTCOMES = (
+    "ip_truncated",
+    "ip_malformed",
+    "ip_bad_checksum",
+    "ip_martian",
+    "ip_not_ours",
+    "ip_source_routed",
+    "ip_bad_extension",
+    "ip_no_next_header",
+    "ip_fragments",
+    "ip_unknown_protocol",
+    "ip_delivered",
+    "ip_group_not_joined",
+)
+"""These add up to `Counters.ip_in` plus `Counters.reassembled`."""
+
+UDP_OUTCOMES = (
+    "udp_malformed",
+    "udp_bad_checksum",
+    "udp_no_port",
+    "udp_group_not_wanted",
+    "udp_queue_full",
+    "udp_delivered",
+)
+"""These add up to `Counters.udp_in`."""
