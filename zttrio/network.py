@@ -1,0 +1,405 @@
+"""A Network: supervises wire, driver and stack, and hands out streams, sockets and names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket as kernel
+from contextlib import AsyncExitStack, contextmanager
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from . import dispatch
+from ._background import open_background
+from .config import Config
+from .driver import Driver, Waiters
+from .errors import LocalError
+from .header.address import ip_text, mac_text, packed
+from .resolve import Resolver
+from .socket import Socket
+from .stack import events
+from .stack.stack import Stack
+from .status import ConnectionStatus, SocketStatus, Status
+from .wire import HostSegment
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from .abc import Instrument, Wire
+
+__all__ = ["Network"]
+
+Interface = IPv4Interface | IPv6Interface
+
+
+class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
+    """A virtual Ethernet with this program on it, for as long as the ``async with`` block lasts.
+
+    Without arguments it joins the *host segment*: a virtual Ethernet shared by this user's
+    processes on this machine, with an address chosen and defended without configuration.
+
+    Leaving the block finishes what is open: FINs are sent, unsent data is delivered for up to
+    `Config.linger` seconds (also when the block was cancelled), then the rest is reset.  A wire
+    that dies ends the block with `WireError`; a failure leaves the block as itself, not in a group.
+
+    Args:
+        wire: where frames come from and go to; `zttrio.wire.HostSegment` if None.
+        addresses: ``address/prefix`` texts, IPv4 and IPv6.  If there are none, the wire's own way
+            of choosing applies.
+        name: makes ``name`` and ``name.local`` resolve for the others on the wire, where the wire
+            can do that.
+        config: every number that can be turned.
+        instruments: see every burst go by.
+        rng: source of all randomness, for reproducible tests; the system's by default.
+
+    Raises:
+        ValueError: an address does not parse.
+        LocalError: the object was already used.
+        WireError: the wire cannot be opened; the text says what to do.
+    """
+
+    def __init__(
+        self,
+        *,
+        wire: Wire | None = None,
+        addresses: Iterable[str] = (),
+        name: str | None = None,
+        config: Config | None = None,
+        instruments: Sequence[Instrument] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = Config() if config is None else config
+        self.name = name
+        self._wire = HostSegment() if wire is None else wire
+        self._requested = [ip_interface(text) for text in addresses]
+        self._rng = random.SystemRandom() if rng is None else rng
+        self._driver = Driver(self._wire, ring_size=self.config.ring_size, instruments=instruments)
+        self._resolver = Resolver(self._wire, name)
+        self._exit_stack: AsyncExitStack | None = None
+        self._background: trio.Nursery | None = None
+        self._was_used = False
+
+    # life
+
+    async def __aenter__(self) -> Self:
+        if self._was_used:
+            raise LocalError("network: an object serves one block; make a new one to join again")
+        self._was_used = True
+        async with AsyncExitStack() as stack:
+            background = await stack.enter_async_context(open_background())
+            stack.callback(self._driver.close)
+            await background.start(self._driver.run_wire)
+            wire = self._wire
+            self._driver.attach(
+                Stack(
+                    mac=wire.mac,
+                    mtu=wire.mtu,
+                    rng=self._rng,
+                    config=self.config,
+                    max_segment=wire.max_segment,
+                    checksum_offload=wire.checksum_offload,
+                )
+            )
+            now = trio.current_time()
+            for interface in self._requested:
+                self._driver.stack.add_address(interface, now)
+            if not self._requested and wire.configures_addresses:
+                self._driver.stack.claim_address(now)
+            background.start_soon(self._driver.run)
+            background.start_soon(self._driver.run_timers)
+            if self.name is not None:
+                background.start_soon(self._publish, self.name)
+            self._driver.flush()
+            stack.enter_context(dispatch.dispatching())
+            self._background = background
+            self._exit_stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._exit_stack is not None  # noqa: S101 - __aenter__ succeeded
+        with trio.move_on_after(self.config.linger, shield=True):
+            await self._driver.finish_connections()
+        self._driver.close()
+        # Not shielded: here the caller's own cancellation passes through.
+        return await self._exit_stack.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+
+    async def _publish(self, name: str) -> None:
+        addresses = await self.wait_online()
+        self._wire.publish(name, [interface.ip.packed for interface in addresses])
+
+    @property
+    def addresses(self) -> tuple[Interface, ...]:
+        """The addresses we have now, in the order they were added."""
+        self._check_open()
+        return tuple(self._driver.stack.addresses)
+
+    async def wait_online(self) -> tuple[Interface, ...]:
+        """Wait until we have an address on the wire, and return all of them.
+
+        Cancelling loses nothing.
+
+        Raises:
+            OSError: ENETDOWN, the Network was left or its wire died.
+            LocalError: the Network is not open.
+        """
+        self._check_open()
+        await trio.lowlevel.checkpoint()
+        while not self._driver.stack.addresses:
+            self._driver.check()
+            await self._driver.wait_changed()
+        return tuple(self._driver.stack.addresses)
+
+    def _check_open(self) -> None:
+        if self._exit_stack is None:
+            raise LocalError("network: not open; use it inside `async with`")
+
+    # streams
+
+    async def open_tcp_stream(
+        self,
+        host: str | bytes,
+        port: int,
+        *,
+        happy_eyeballs_delay: float | None = 0.25,
+        local_address: str | None = None,
+    ) -> trio.SocketStream:
+        """Connect to *host*, trying its addresses as `trio.open_tcp_stream` does.
+
+        If this is cancelled, attempts under way are reset and nothing stays behind.
+
+        Raises:
+            OSError: no attempt succeeded; has an errno if all attempts failed alike
+                (ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH ...).
+            socket.gaierror: *host* does not resolve on this network.
+        """
+        self._check_open()
+        try:
+            with dispatch.use_network(self):
+                return await trio.open_tcp_stream(
+                    host,
+                    port,
+                    happy_eyeballs_delay=happy_eyeballs_delay,
+                    local_address=local_address,
+                )
+        except OSError as exc:
+            group = exc.__cause__
+            if exc.errno is None and isinstance(group, BaseExceptionGroup):
+                codes = {getattr(child, "errno", None) for child in group.exceptions}
+                if len(codes) == 1 and (code := codes.pop()) is not None:
+                    raise OSError(code, f"{exc}: {os.strerror(code)}") from group
+            raise
+
+    async def open_tcp_listeners(
+        self, port: int, *, host: str | bytes | None = None, backlog: int | None = None
+    ) -> list[trio.SocketListener]:
+        """Listen on *port* (0 picks one) of *host*, or of every address we have or get.
+
+        Raises:
+            OSError: EADDRINUSE or EADDRNOTAVAIL.
+        """
+        self._check_open()
+        with dispatch.use_network(self):
+            return await trio.open_tcp_listeners(
+                port, host=host, backlog=self.config.backlog if backlog is None else backlog
+            )
+
+    async def serve_tcp(
+        self,
+        handler: Callable[[trio.SocketStream], Awaitable[object]],
+        port: int,
+        *,
+        host: str | bytes | None = None,
+        backlog: int | None = None,
+        handler_nursery: trio.Nursery | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run ``handler(stream)`` in a task of its own for every connection; never returns.
+
+        As `trio.serve_tcp`: a handler that raises ends the service.  ``nursery.start`` returns the
+        listeners.
+
+        Raises:
+            OSError: EADDRINUSE or EADDRNOTAVAIL.
+        """
+        listeners = await self.open_tcp_listeners(port, host=host, backlog=backlog)
+        await trio.serve_listeners(
+            handler, listeners, handler_nursery=handler_nursery, task_status=task_status
+        )
+
+    async def open_udp_socket(
+        self, port: int = 0, *, host: str | bytes | None = None
+    ) -> trio.socket.SocketType:
+        """A UDP socket bound to *port* (0 picks one) of *host*, or of every address.
+
+        Raises:
+            OSError: EADDRINUSE or EADDRNOTAVAIL.
+            socket.gaierror: *host* does not resolve on this network.
+        """
+        self._check_open()
+        found = await self.getaddrinfo(
+            "0.0.0.0" if host is None else host,  # noqa: S104 - our own network's wildcard
+            port,
+            type=kernel.SOCK_DGRAM,
+            flags=kernel.AI_PASSIVE,
+        )
+        family, kind, proto, _, address = found[0]
+        sock = self.socket(family, kind, proto)
+        try:
+            await sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # trio's own interfaces
+
+    @contextmanager
+    def as_default(self) -> Iterator[Self]:
+        """Every trio or anyio library lives on this network inside the block.
+
+        The choice belongs to the calling task and to tasks started inside the block.
+        """
+        self._check_open()
+        with dispatch.use_network(self):
+            yield self
+
+    def socket(
+        self,
+        family: int = kernel.AF_INET,
+        type: int = kernel.SOCK_STREAM,  # noqa: A002 - the name trio's interface gives it
+        proto: int = 0,
+    ) -> Socket:
+        """A new socket on this network; see `trio.socket.socket`.
+
+        Raises:
+            OSError: EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, or ENETDOWN.
+        """
+        self._check_open()
+        return Socket(self._driver, self._resolver, family, type, proto)
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - the name trio's interface gives it
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """Resolve literals, ``localhost``, our own name and names published on the wire.
+
+        Nothing is asked of the machine's own resolver: names do not leak to other networks.
+
+        Raises:
+            socket.gaierror: EAI_NONAME, nobody here has that name.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._resolver.getaddrinfo(host, port, family, type, proto, flags)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        """Numeric host and port: this network has no reverse lookup.
+
+        Raises:
+            socket.gaierror: the address is not a literal, or NI_NAMEREQD was given.
+        """
+        await trio.lowlevel.checkpoint()
+        return self._resolver.getnameinfo(sockaddr, flags)
+
+    # instruments and status
+
+    async def ping(self, host: str) -> float:
+        """Send one ICMP echo request and return the seconds until its answer.
+
+        Silence waits until the caller's own time limit; use `trio.fail_after`.
+
+        Raises:
+            OSError: EHOSTUNREACH or ENETUNREACH.
+            socket.gaierror: *host* does not resolve on this network.
+        """
+        self._check_open()
+        found = await self.getaddrinfo(host, 0, type=kernel.SOCK_DGRAM)
+        self._driver.check()
+        started = trio.current_time()
+        request = self._driver.stack.icmp.ping(packed(found[0][4][0]), started)
+        waiters = Waiters(request)
+        self._driver.flush()
+        try:
+            while request.replied_at is None:
+                self._driver.check()
+                if request.error:
+                    raise OSError(request.error, f"{host}: {os.strerror(request.error)}")
+                await waiters.wait_readable()
+            return request.replied_at - started
+        finally:
+            request.close()
+
+    @contextmanager
+    def capture(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Write every frame that passes inside the block to a pcapng file at *path*.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        from .capture import Capture  # noqa: PLC0415 - most programs never capture
+
+        self._check_open()
+        with open(path, "wb") as file:
+            capture = Capture(file)
+            self._driver.add_instrument(capture)
+            try:
+                yield
+            finally:
+                self._driver.remove_instrument(capture)
+
+    def status(self) -> Status:
+        """A snapshot of everything that is open here; prints readably."""
+        self._check_open()
+        stack, wire, driver = self._driver.stack, self._wire, self._driver
+        counters = {**stack.counters.as_dict(), **wire.counters(), "ring_drops": driver.ring_drops}
+        background = self._background
+        return Status(
+            name=self.name,
+            wire=wire.name,
+            mac=mac_text(wire.mac),
+            mtu=wire.mtu,
+            addresses=tuple(map(str, stack.addresses)),
+            connections=tuple(
+                ConnectionStatus(
+                    state=connection.state,
+                    local=_text(connection.local),
+                    remote=_text(connection.remote),
+                    send_queue=connection.send_queue,
+                    receive_queue=connection.receive_queue,
+                )
+                for connection in stack.tcp.connections()
+            ),
+            sockets=(
+                *(
+                    SocketStatus("tcp", _text(listener.local), listener.waiting)
+                    for listener in stack.tcp.listeners()
+                ),
+                *(
+                    SocketStatus("udp", _text(endpoint.local), endpoint.receive_queue)
+                    for endpoint in stack.udp.endpoints()
+                ),
+            ),
+            ports=tuple(sorted(map(str, stack.ports))),
+            tasks=0 if background is None else len(background.child_tasks),
+            neighbors=stack.neighbors.as_dict(),
+            counters={reason: count for reason, count in counters.items() if count},
+        )
+
+
+def _text(name: tuple[bytes | None, int]) -> str:
+    address, port = name
+    text = "*" if address is None or not any(address) else ip_text(address)
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
