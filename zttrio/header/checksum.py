@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _MODULUS = 0xFFFF
+_LANE = 2048
 
 
 def sum_of(data: Buffer) -> int:
@@ -35,9 +36,18 @@ def sum_of(data: Buffer) -> int:
 
     The sum of data that starts at an odd offset of the whole is this, shifted left by 8.
     """
-    number = int.from_bytes(data, "big")
-    if len(data) & 1:
-        number <<= 8
+    length = len(data)
+    if length <= 2 * _LANE:
+        number = int.from_bytes(data, "big")
+        if length & 1:
+            number <<= 8
+    else:
+        # Division costs twice what the conversion does.  Adding the lanes first leaves one short
+        # division, which halves the time for 64 KiB; below 4 KiB it gains nothing.
+        even = length & ~1
+        number = data[even] << 8 if even < length else 0
+        for start in range(0, even, _LANE):
+            number += int.from_bytes(data[start : min(start + _LANE, even)], "big")
     return number % _MODULUS or (_MODULUS if number else 0)
 
 

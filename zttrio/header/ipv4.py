@@ -41,6 +41,16 @@ MAX_PACKET = 0xFFFF
 _DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS = 0x2000
 _OFFSET_MASK = 0x1FFF
+_USUAL = 0x45  # version 4, no options
+
+
+def _header_length(first: int, there: int) -> int:
+    length = (first & 0xF) * 4
+    if first >> 4 != 4:
+        raise HeaderError(f"IPv4 version {first >> 4}: must be 4")
+    if not LENGTH <= length <= there:
+        raise HeaderError(f"IPv4 header length {length}: not between {LENGTH} and {there}")
+    return length
 
 
 @attrs.define
@@ -100,25 +110,51 @@ class Ipv4Header:
         Raises:
             HeaderError: version, lengths or checksum are wrong.
         """
-        header = cls.parse_quoted(data, offset)
-        length = header.header_length
-        if available is None:
-            available = len(data) - offset
-        if not length <= header.total_length <= available:
+        there = len(data) - offset
+        if there < LENGTH:
+            raise HeaderError(f"IPv4 header needs {LENGTH} octets, got {there}")
+        (
+            first,
+            traffic_class,
+            total_length,
+            identification,
+            flags,
+            ttl,
+            protocol,
+            check,
+            src,
+            dst,
+        ) = _LAYOUT.unpack_from(data, offset)
+        length = LENGTH if first == _USUAL else _header_length(first, there)
+        if not length <= total_length <= (there if available is None else available):
             raise HeaderError(
-                f"IPv4 total length {header.total_length}: not between {length} and {available}"
+                f"IPv4 total length {total_length}: does not fit {available or there}"
             )
-        if sum_of(data[offset : offset + length]) != 0xFFFF:
-            raise HeaderError(f"IPv4 header checksum {header.checksum:#06x}: does not match")
-        return header
+        # Zero modulo 65535, and not all zero since the version is in it: a sum of 0xFFFF.
+        if int.from_bytes(data[offset : offset + length], "big") % 0xFFFF:
+            raise HeaderError(f"IPv4 header checksum {check:#06x}: does not match")
+        return cls(
+            src,
+            dst,
+            protocol,
+            total_length,
+            ttl,
+            identification,
+            flags & _DONT_FRAGMENT != 0,
+            flags & _MORE_FRAGMENTS != 0,
+            (flags & _OFFSET_MASK) << 3,
+            traffic_class,
+            bytes(data[offset + LENGTH : offset + length]) if length != LENGTH else b"",
+            check,
+        )
 
     @classmethod
     def parse_quoted(cls, data: Buffer, offset: int = 0) -> Ipv4Header:
         """Read a header that an ICMP error quotes: neither total length nor checksum is compared.
 
-        The quoted packet is cut short, and routers on the way have changed its header without
-        always repairing the checksum (RFC 5508 section 4.2); what says whose packet this was is
-        the transport header behind it.
+        The quoted packet is cut short, and what stands in its header has passed routers and
+        translators that need not have kept the checksum right; what proves that it was ours is the
+        transport header behind it.
 
         Raises:
             HeaderError: version or header length are wrong.
@@ -138,14 +174,7 @@ class Ipv4Header:
             src,
             dst,
         ) = _LAYOUT.unpack_from(data, offset)
-        options = b""
-        if first != 0x45:
-            length = (first & 0xF) * 4
-            if first >> 4 != 4:
-                raise HeaderError(f"IPv4 version {first >> 4}: must be 4")
-            if not LENGTH <= length <= there:
-                raise HeaderError(f"IPv4 header length {length}: not between {LENGTH} and {there}")
-            options = bytes(data[offset + LENGTH : offset + length])
+        length = _header_length(first, there)
         return cls(
             src,
             dst,
@@ -157,7 +186,7 @@ class Ipv4Header:
             flags & _MORE_FRAGMENTS != 0,
             (flags & _OFFSET_MASK) << 3,
             traffic_class,
-            options,
+            bytes(data[offset + LENGTH : offset + length]),
             check,
         )
 
@@ -181,7 +210,8 @@ class Ipv4Header:
         first = 0x40 | length >> 2
         # The sum of the fields as numbers, so that the header is packed only once.
         check = (first << 8) + self.traffic_class + self.total_length + self.identification + flags
-        check += (self.ttl << 8) + self.protocol + sum_of(self.source + self.destination)
+        check += (self.ttl << 8) + self.protocol
+        check += int.from_bytes(self.source + self.destination, "big")
         if self.options:
             check += sum_of(self.options)
         header = _LAYOUT.pack(
