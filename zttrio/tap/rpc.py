@@ -116,7 +116,7 @@ RECORD_LENGTH = _RECORD.size
 _DATAGRAM = struct.Struct("=HH28sHBB16sIQ")
 DATAGRAM_LENGTH = _DATAGRAM.size
 _HELLO_REQUEST = struct.Struct("=ii")
-_HELLO_ANSWER = struct.Struct("=QII24s32s32s")
+_HELLO_ANSWER = struct.Struct("=Qii24s32s32s")
 HELLO_ANSWER_LENGTH = _HELLO_ANSWER.size
 _RESOLVE_HEAD = struct.Struct("=II")
 _RESOLVE_ROW = struct.Struct("=HHHH28s")
