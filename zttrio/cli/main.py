@@ -30,7 +30,16 @@ from zttrio.errors import ZttrioError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_OK", "Run", "Subparsers", "main"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "Run",
+    "Subparsers",
+    "execute",
+    "main",
+    "make_parser",
+]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], Any]
@@ -51,7 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with 2 if the arguments make no sense, with 0 after ``--help``.
     """
-    namespace = make_parser().parse_args(arguments)
+    return execute(make_parser().parse_args(arguments))
+
+
+def execute(namespace: argparse.Namespace) -> int:
+    """Run ``namespace.run`` and turn how it ends into an exit code, and a failure into a message.
+
+    Raises:
+        BaseException: whatever is neither a failure of ours nor an interrupt: a bug, with its
+            traceback.
+    """
     code = EXIT_OK
     try:
         code = _run(namespace.run, namespace)

@@ -30,9 +30,9 @@ def register(subparsers: Subparsers) -> None:
         usage="zttrio nc [options] HOST PORT\n       zttrio nc [options] -l PORT",
     )
     parser.add_argument("host", nargs="?", help="a name or an address to connect to")
-    parser.add_argument("port", nargs="?", type=int, help="its port")
+    parser.add_argument("port", nargs="?", type=_port, help="its port")
     parser.add_argument(
-        "-l", "--listen", type=int, metavar="PORT", help="wait for one connection on PORT instead"
+        "-l", "--listen", type=_port, metavar="PORT", help="wait for one connection on PORT instead"
     )
     add_options(parser)
     parser.set_defaults(run=partial(run, parser))
@@ -48,10 +48,10 @@ async def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) ->
     if (namespace.listen is None) == (namespace.port is None):
         parser.error("give HOST and PORT, or -l PORT")
     async with open_network(namespace) as network:
+        addresses = await network.wait_online()
         if namespace.listen is None:
             stream = await network.open_tcp_stream(namespace.host, namespace.port)
         else:
-            addresses = await network.wait_online()
             listeners = await network.open_tcp_listeners(namespace.listen)
             names = ", ".join(str(interface.ip) for interface in addresses)
             print(f"listening on {names} port {namespace.listen}", file=sys.stderr, flush=True)
@@ -116,3 +116,10 @@ async def _write_stdout(data: bytes) -> None:
         sys.stdout.buffer.flush()
 
     await trio.to_thread.run_sync(write)
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 < value <= 65535:
+        raise ValueError(f"{value} is not a port")
+    return value
