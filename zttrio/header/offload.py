@@ -1,0 +1,190 @@
+"""What a network card with offloads does for a stack: finish checksums, cut super-segments.
+
+A wire whose other side cannot do it calls this at its edge; see `zttrio.header.frame`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from zttrio.errors import HeaderError
+
+from . import ethernet, ipv4, ipv6, tcp
+from .checksum import checksum, finish, pseudo_header, sum_of
+from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, CHECKSUM_VERIFIED, Frame
+
+if TYPE_CHECKING:
+    from .frame import Buffer
+
+__all__ = ["finish_checksum", "split"]
+
+_U16 = struct.Struct("!H")
+_U32 = struct.Struct("!I")
+_CHECKSUM_AT = {ipv4.PROTOCOL_TCP: 16, ipv4.PROTOCOL_UDP: 6, ipv4.PROTOCOL_ICMPV6: 2}
+_IP_AT = ethernet.LENGTH
+_FIN_AND_PSH = tcp.FIN | tcp.PSH
+
+
+def finish_checksum(frame: Frame) -> Frame:
+    """*frame* with its TCP, UDP or ICMPv6 checksum filled in.
+
+    The same object if there is nothing to do (anything but CHECKSUM_PARTIAL), otherwise a new
+    frame with the same payload object, which is CHECKSUM_COMPLETE.  A super-segment stays one, with
+    the checksum of its whole length.
+
+    Raises:
+        HeaderError: the frame claims a partial checksum and is no such packet.
+    """
+    if frame.checksum != CHECKSUM_PARTIAL:
+        return frame
+    header, payload, protocol, start, _, end = _locate(frame)
+    # The field holds the pseudo-header's sum already, so it needs no zeroing.
+    if end < len(frame):  # Ethernet padding is no part of the packet
+        value = checksum(memoryview(bytes(frame))[start:end])
+    else:
+        value = checksum(memoryview(header)[start:], payload)
+    if protocol == ipv4.PROTOCOL_UDP:
+        value = value or 0xFFFF
+    finished = bytearray(header)
+    _U16.pack_into(finished, start + _CHECKSUM_AT[protocol], value)
+    return Frame(bytes(finished), payload, frame.gso_size, CHECKSUM_COMPLETE)
+
+
+def split(frame: Frame, mtu: int | None = None) -> list[Frame]:
+    """*frame* as plain frames without a `gso_size`, each with its checksums filled in.
+
+    A super-segment becomes the TCP segments it stands for, in order: sequence numbers and IPv4
+    identifications count up, FIN and PSH are on the last one only and CWR on the first one only
+    (RFC 3168 section 6.1.2), options are the same on all.  Payloads are memoryviews of the
+    original.  A frame that is not a super-segment comes out as `finish_checksum` returns it.
+
+    The checksum of a super-segment that was not CHECKSUM_PARTIAL is replaced, not verified.
+
+    Args:
+        frame: anything the stack sends.
+        mtu: if given, segments are shorter than `Frame.gso_size` where an IP packet of this many
+            octets would not hold it.
+
+    Raises:
+        HeaderError: a frame with a `gso_size` is not a TCP segment.
+        ValueError: *mtu* has no room for payload.
+    """
+    if not frame.gso_size:
+        return [finish_checksum(frame)]
+    header, payload, protocol, start, data_at, end = _locate(frame)
+    if protocol != ipv4.PROTOCOL_TCP:
+        raise HeaderError(f"super-segment of protocol {protocol}: must be TCP")
+    if data_at == len(header):
+        payload = memoryview(payload)[: end - data_at]
+    else:
+        whole = memoryview(bytes(frame))
+        header, payload = whole[:data_at], whole[data_at:end]
+    size = frame.gso_size
+    if mtu is not None:
+        size = min(size, mtu - (data_at - _IP_AT))
+        if size <= 0:
+            raise ValueError(f"mtu {mtu}: no room behind {data_at - _IP_AT} octets of headers")
+    state = CHECKSUM_VERIFIED if frame.checksum == CHECKSUM_VERIFIED else CHECKSUM_COMPLETE
+    return _cut(bytearray(header), payload, size, start, state)
+
+
+def _cut(header: bytearray, payload: memoryview, size: int, start: int, state: int) -> list[Frame]:
+    """The segments of *payload*, each behind its own version of *header* (TCP from *start* on)."""
+    is_ipv4 = header[_IP_AT] >> 4 == 4
+    sequence = _U32.unpack_from(header, start + 4)[0]
+    flags = header[start + 13]
+    # What changes from segment to segment is zeroed for the sums and added to them below.
+    _U32.pack_into(header, start + 4, 0)
+    header[start + 13] = 0
+    _U16.pack_into(header, start + 16, 0)
+    if is_ipv4:
+        identification = _U16.unpack_from(header, _IP_AT + 4)[0]
+        _U32.pack_into(header, _IP_AT + 2, 0)
+        _U16.pack_into(header, _IP_AT + 10, 0)
+        ip_sum = sum_of(header[_IP_AT:start])
+        source, destination = header[_IP_AT + 12 : _IP_AT + 16], header[_IP_AT + 16 : _IP_AT + 20]
+    else:
+        identification = ip_sum = 0
+        source, destination = header[_IP_AT + 8 : _IP_AT + 24], header[_IP_AT + 24 : _IP_AT + 40]
+    headers_length = len(header) - _IP_AT
+    tcp_length = len(header) - start
+    tcp_sum = sum_of(header[start:])
+    tcp_sum += pseudo_header(bytes(source), bytes(destination), ipv4.PROTOCOL_TCP, tcp_length)
+
+    frames = []
+    count = max(1, -(-len(payload) // size))
+    for index in range(count):
+        piece = payload[index * size : (index + 1) * size]
+        octets = bytearray(header)
+        if is_ipv4:
+            total_length = headers_length + len(piece)
+            number = (identification + index) & 0xFFFF
+            _U32.pack_into(octets, _IP_AT + 2, total_length << 16 | number)
+            _U16.pack_into(octets, _IP_AT + 10, finish(ip_sum + total_length + number))
+        else:
+            _U16.pack_into(octets, _IP_AT + 4, headers_length - ipv6.LENGTH + len(piece))
+        seq = (sequence + index * size) & 0xFFFF_FFFF
+        own_flags = flags
+        if index:
+            own_flags &= ~tcp.CWR
+        if index < count - 1:
+            own_flags &= ~_FIN_AND_PSH
+        _U32.pack_into(octets, start + 4, seq)
+        octets[start + 13] = own_flags
+        value = finish(tcp_sum + seq + own_flags + len(piece) + sum_of(piece))
+        _U16.pack_into(octets, start + 16, value)
+        frames.append(Frame(bytes(octets), piece, 0, state))
+    return frames
+
+
+def _locate(frame: Frame) -> tuple[Buffer, Buffer, int, int, int, int]:
+    """The two pieces of *frame*, its protocol, and where transport, payload and packet start/end.
+
+    If the first piece does not hold all the headers, the pieces returned are others.
+
+    Raises:
+        HeaderError: this is no IP packet of a transport with a pseudo-header.
+    """
+    length = len(frame)
+    try:
+        return frame.header, frame.payload, *_find_transport(frame.header, length)
+    except HeaderError:
+        if not frame.payload:
+            raise
+    joined = bytes(frame)
+    return joined, b"", *_find_transport(joined, length)
+
+
+def _find_transport(header: Buffer, length: int) -> tuple[int, int, int, int]:
+    """Protocol, start of transport and of its payload, and end, in a frame of *length* octets.
+
+    Our own frames come here, so the IPv4 checksum is not verified again.
+
+    Raises:
+        HeaderError: *header* does not hold all the headers, or has none to offload.
+    """
+    ethertype = ethernet.EthernetHeader.parse(header).ethertype
+    if ethertype == ethernet.ETHERTYPE_IPV4:
+        v4 = ipv4.Ipv4Header.parse_quoted(header, _IP_AT)
+        protocol, start, end = v4.protocol, _IP_AT + v4.header_length, _IP_AT + v4.total_length
+        is_fragment = v4.is_fragment
+    elif ethertype == ethernet.ETHERTYPE_IPV6:
+        v6 = ipv6.Ipv6Header.parse_quoted(header, _IP_AT)
+        protocol, start = v6.next_header, _IP_AT + ipv6.LENGTH
+        end = start + v6.payload_length
+        is_fragment = False
+        for extension in ipv6.iter_extension_headers(protocol, header, start):
+            protocol, start = extension.next_header, extension.offset + extension.length
+            is_fragment |= extension.kind == ipv6.FRAGMENT
+    else:
+        raise HeaderError(f"ethertype {ethertype:#06x}: is not IP")
+    if is_fragment or protocol not in _CHECKSUM_AT:
+        raise HeaderError(f"protocol {protocol}: no checksum to finish here")
+    if protocol == ipv4.PROTOCOL_TCP:
+        data_at = start + tcp.TcpHeader.parse(header, start).data_offset
+    else:
+        data_at = start + 8  # the fixed part of both UDP and ICMPv6
+    if not data_at <= end <= length or data_at > len(header):
+        raise HeaderError(f"IP packet ends at {end}: not between {data_at} and {length}")
+    return protocol, start, data_at, end
