@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import socket as kernel
@@ -14,13 +13,13 @@ import trio
 
 from . import dispatch
 from ._background import open_background
+from .capture import Capture
 from .config import Config
 from .driver import Driver, Waiters
 from .errors import LocalError
 from .header.address import ip_text, mac_text, packed
 from .resolve import Resolver
-from .socket import Socket
-from .stack import events
+from .socket import Socket, make_socket
 from .stack.stack import Stack
 from .status import ConnectionStatus, SocketStatus, Status
 from .wire import HostSegment
@@ -284,7 +283,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             OSError: EAFNOSUPPORT, ESOCKTNOSUPPORT, EPROTONOSUPPORT, or ENETDOWN.
         """
         self._check_open()
-        return Socket(self._driver, self._resolver, family, type, proto)
+        return make_socket(self._driver, self._resolver, family, type, proto)
 
     async def getaddrinfo(
         self,
@@ -349,8 +348,6 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         Raises:
             OSError: the file cannot be written.
         """
-        from .capture import Capture  # noqa: PLC0415 - most programs never capture
-
         self._check_open()
         with open(path, "wb") as file:
             capture = Capture(file)

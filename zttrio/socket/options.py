@@ -16,8 +16,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .stack.tcp.connection import TcpConnection
-
 __all__ = ["Options"]
 
 _LINGER = struct.Struct("@ii")
@@ -126,7 +124,7 @@ class Options:
             )
         return row
 
-    def get(self, level: int, name: int, connection: TcpConnection | None) -> int | bytes:
+    def get(self, level: int, name: int) -> int | bytes:
         """The value of an option.
 
         Raises:
@@ -142,8 +140,6 @@ class Options:
             }
             if name in fixed:
                 return int(fixed[name])
-        if (level, name) == (kernel.IPPROTO_TCP, kernel.TCP_MAXSEG) and self._type == 1:
-            return 536 if connection is None else connection.mss  # RFC 9293 3.7.1's default
         row = self._row(level, name)
         return self._values.get((level, name), row.default)
 
@@ -177,7 +173,7 @@ class Options:
 
     def inherit(self, accepted: Options) -> None:
         """Give the options of a listener to a socket it has accepted."""
-        accepted._values = {  # noqa: SLF001 - the same class
+        accepted._values = {
             key: value for key, value in self._values.items() if self._row(*key).is_inherited
         }
-        accepted._linger = self._linger  # noqa: SLF001 - the same class
+        accepted._linger = self._linger
