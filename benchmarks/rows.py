@@ -1,0 +1,207 @@
+"""The rows of the table: who talks to whom, and how one measurement of a row is made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from .topology import SWITCH, TAP, TAP_ADDRESS, TAP_PEER, VETH_PEER
+
+if TYPE_CHECKING:
+    from .topology import Topology
+
+__all__ = ["Failed", "Row", "Sample", "measure", "rows"]
+
+ROOT = Path(__file__).parents[1]
+GRACE = 30.0  # seconds for a process to start and to end, beside its work; arbitrary
+
+
+class Failed(Exception):
+    """A measurement came to nothing; the text has what the processes said."""
+
+
+@attrs.frozen
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: short name, for ratios and JSON.
+        title: what the table says.
+        listener: arguments of the endpoint that is connected to.
+        connector: arguments of the endpoint that connects.
+        listener_netns: where the listener runs, None for where we are.
+        connector_netns: where the connector runs.
+        bulk: which end sends in the bulk measurement, None if there is none.
+        latency: whether the connector asks one octet at a time, and the listener answers.
+    """
+
+    key: str
+    title: str
+    listener: tuple[str, ...]
+    connector: tuple[str, ...]
+    listener_netns: str | None = None
+    connector_netns: str | None = None
+    bulk: str | None = "connector"
+    latency: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether zttrio's stack takes part."""
+        return "kernel" not in self.listener or "kernel" not in self.connector
+
+
+@attrs.frozen
+class Sample:
+    """What one measurement of one row gave.
+
+    Attributes:
+        value: octets per second, or the median seconds of a round trip.
+        cpu: CPU seconds of both ends per octet, or per round trip.
+        p99: the 99th percentile of the round trip in seconds; 0 in bulk.
+        profiles: texts by ``listener`` and ``connector``, of the ends that have one.
+    """
+
+    value: float
+    cpu: float
+    p99: float = 0.0
+    profiles: dict[str, str] = attrs.Factory(dict)
+
+
+def rows(folder: Path, topology: Topology | None) -> list[Row]:
+    """Every row that can be measured here.
+
+    Args:
+        folder: where a host segment may be made.
+        topology: None if there are no namespaces: only what needs no root is measured.
+    """
+    segment = ("--transport", "host", "--folder", str(folder / "segment"))
+    server, client = "198.18.4.1", "198.18.4.2"
+    loopback = ("--transport", "kernel", "--host", "127.0.0.1")
+    found = [
+        Row(
+            "host",
+            "zttrio - host segment - zttrio",
+            (*segment, "--address", f"{server}/24", "--host", server),
+            (*segment, "--address", f"{client}/24", "--host", server),
+        ),
+        Row("loopback", "kernel - loopback - kernel", loopback, loopback),
+    ]
+    if topology is None:
+        return found
+    a, b = topology.a, topology.b
+    ours = ("--transport", "tap", "--tap", TAP, "--address", f"{TAP_PEER}/24", "--host")
+    found += [
+        Row(
+            "tap-receive",
+            "kernel - TAP - zttrio (zttrio receives, answers)",
+            (*ours, TAP_PEER),
+            ("--transport", "kernel", "--host", TAP_PEER),
+            a,
+            a,
+        ),
+        Row(
+            "tap-send",
+            "zttrio - TAP - kernel (zttrio sends, asks)",
+            ("--transport", "kernel", "--host", TAP_ADDRESS),
+            (*ours, TAP_ADDRESS),
+            a,
+            a,
+        ),
+    ]
+    for key, title, address in (
+        ("switch", f"kernel - TAP - {topology.forwarder} loop - TAP - kernel", SWITCH[False][1]),
+        ("switch-virtio", "the same with virtio headers (offloads)", SWITCH[True][1]),
+        ("veth", "kernel - veth - kernel", VETH_PEER),
+    ):
+        kernel = ("--transport", "kernel", "--host", address)
+        found.append(Row(key, title, kernel, kernel, b, a))
+    return found
+
+
+def measure(row: Row, kind: str, seconds: float, *, profile: bool = False) -> Sample:
+    """Measure *row* once.
+
+    Args:
+        row: what to measure.
+        kind: ``bulk`` or ``latency``.
+        seconds: how long the work goes on.
+        profile: also take profiles; the numbers are then worth nothing.
+
+    Raises:
+        Failed: a process failed or took too long.
+    """
+    listener_work, connector_work = {
+        "bulk": ("receive", "send"),
+        "latency": ("answer", "ask"),
+    }[kind]
+    common = ["--seconds", str(seconds), *(["--profile"] if profile else [])]
+    listener = Endpoint(
+        row.listener_netns, [*row.listener, "--listen", "--work", listener_work, *common]
+    )
+    with listener:
+        listener.wait_ready()
+        with Endpoint(
+            row.connector_netns, [*row.connector, "--work", connector_work, *common]
+        ) as connector:
+            ends = {
+                "connector": connector.result(seconds + GRACE),
+                "listener": listener.result(GRACE),
+            }
+    cpu = sum(end["cpu"] for end in ends.values())
+    profiles = {name: end["profile"] for name, end in ends.items() if "profile" in end}
+    if kind == "latency":
+        asked = ends["connector"]
+        return Sample(asked["median"], cpu / asked["rounds"], asked["p99"], profiles)
+    received = ends["listener"]
+    if not received["octets"]:
+        raise Failed("nothing arrived")
+    return Sample(
+        received["octets"] / received["seconds"], cpu / received["octets"], profiles=profiles
+    )
+
+
+class Endpoint:
+    """A running `benchmarks.endpoint` process, killed at the end of the block at the latest."""
+
+    def __init__(self, netns: str | None, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "benchmarks.endpoint", *arguments]
+        if netns is not None:
+            command = ["ip", "netns", "exec", netns, *command]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wait_ready(self) -> None:
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise Failed(self._last_words())
+
+    def result(self, limit: float) -> dict[str, Any]:
+        try:
+            output, errors = self._process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired as exc:
+            raise Failed(f"no end after {limit:g} s") from exc
+        if self._process.returncode:
+            raise Failed(errors.strip() or f"exit code {self._process.returncode}")
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return result
+
+    def _last_words(self) -> str:
+        return self._process.communicate()[1].strip() or "ended without a word"
