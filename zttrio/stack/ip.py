@@ -1,0 +1,551 @@
+"""IP on its way out, and the seam to the transports on its way in; both families alike.
+
+This room knows paths, the outbox, and loopback.  What comes in is read by `zttrio.stack.ipv4` and
+`zttrio.stack.ipv6`, which hand whole packets to `Ip.deliver`.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING
+
+from zttrio.header import ipv4, ipv6
+from zttrio.header.address import (
+    BROADCAST_MAC,
+    ip_text,
+    is_loopback,
+    is_multicast,
+    is_unspecified,
+    multicast_mac,
+)
+from zttrio.header.checksum import sum_of
+from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader
+from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Buffer, Frame
+
+from .fragmentation import finish_partial, fragment_ipv4, fragment_ipv6
+from .neighbor import INCOMPLETE, Neighbor, Neighbors
+from .packet import Packet, PathError
+from .path import GROUP, LOCAL, MIN_MTU, NOWHERE, UNICAST, Path, PathMtus
+
+if TYPE_CHECKING:
+    import random
+
+    from zttrio.config import Config
+
+    from .addresses import Addresses
+    from .counters import Counters
+    from .groups import Groups
+    from .packet import Transport
+    from .route import Routes
+    from .selection import Selection
+    from .timers import TimerQueue
+
+__all__ = ["LOOPBACK_MTU", "Ip"]
+
+LOOPBACK_MTU = 65535
+PATH_LIMIT = 4096  # destinations remembered; arbitrary
+OUTBOX_LIMIT = 1024  # frames that wait for the wire, apart from what TCP keeps; Linux's txqueuelen
+LOOPBACK_LIMIT = 1000  # packets to ourselves that wait; Linux's netdev_max_backlog
+ERROR_LIMIT = 256  # news of lost packets that wait for the transports; arbitrary
+
+_IPV4 = struct.Struct("!14sBBHHHBBH4s4s")
+_IPV6 = struct.Struct("!14sIHBB16s16s")
+_DONT_FRAGMENT = 0x4000
+_MAX_TRANSPORT_HEADER = 60  # what a super-segment leaves room for, so that 16 bits hold its length
+
+
+class Ip:
+    """The IP layer of one stack.
+
+    Args:
+        mac: our hardware address.
+        mtu: octets of the largest packet on the wire.
+        max_segment: octets of TCP payload that the wire takes under one header, or 0.
+        checksum_offload: the wire takes CHECKSUM_PARTIAL.
+        addresses: what is ours.
+        routes: where packets go.
+        groups: which multicast packets come back to us.
+        selection: which of our addresses packets come from.
+        timers: for path MTUs.
+        counters: what is counted.
+        config: default hop limit.
+        rng: first IPv4 identifications, IPv6 fragment identifications.
+
+    Attributes:
+        mtu: octets of the largest packet on the wire.
+        outbox: frames for the wire, oldest first; taken by the stack.
+        neighbors: set by the stack, which the cache needs as well.
+        pmtus: path MTUs that were reported.
+    """
+
+    neighbors: Neighbors
+
+    def __init__(
+        self,
+        *,
+        mac: bytes,
+        mtu: int,
+        max_segment: int,
+        checksum_offload: bool,
+        addresses: Addresses,
+        routes: Routes,
+        groups: Groups,
+        selection: Selection,
+        timers: TimerQueue,
+        counters: Counters,
+        config: Config,
+        rng: random.Random,
+    ) -> None:
+        self.mtu = mtu
+        self.outbox: deque[Frame] = deque()
+        self.pmtus = PathMtus(timers, self._forget_path)
+        self._mac = mac
+        self._max_segment = min(
+            max_segment, LOOPBACK_MTU - ipv4.LENGTH - _MAX_TRANSPORT_HEADER if max_segment else 0
+        )
+        self._needs_checksum = not checksum_offload
+        self._addresses = addresses
+        self._routes = routes
+        self._groups = groups
+        self._selection = selection
+        self._counters = counters
+        self._hop_limit = config.ttl
+        self._rng = rng
+        self._paths: dict[bytes, Path] = {}
+        self._transports: dict[int, dict[int, Transport]] = {4: {}, 16: {}}
+        self._loopback: deque[Packet] = deque()
+        self._errors: deque[PathError] = deque()
+
+    # what transports ask
+
+    def register(self, protocol: int, transport: Transport, families: tuple[int, ...]) -> None:
+        """Deliver packets of *protocol* to *transport*.
+
+        Args:
+            protocol: its number.
+            transport: gets the packets, and news of lost ones.
+            families: octets of an address of each family it works with: 4, 16 or both.
+        """
+        for octets in families:
+            self._transports[octets][protocol] = transport
+
+    def transports(self, octets: int) -> dict[int, Transport]:
+        """Who gets which protocol in the family of *octets*."""
+        return self._transports[octets]
+
+    def is_local(self, address: bytes) -> bool:
+        """True if packets to *address* stay here: our own addresses and the loopback ones."""
+        return self._addresses.is_ours(address) or is_loopback(address)
+
+    def may_bind(self, address: bytes) -> bool:
+        """True if a socket may have *address* as its own: local, unspecified, or a group's."""
+        return (
+            self.is_local(address)
+            or is_unspecified(address)
+            or is_multicast(address)
+            or address in self._addresses.broadcasts
+        )
+
+    def is_group(self, address: bytes) -> bool:
+        """True for multicast and broadcast addresses."""
+        return is_multicast(address) or address in self._addresses.broadcasts
+
+    def is_broadcast(self, address: bytes) -> bool:
+        """True for the limited broadcast address and those of our prefixes."""
+        return address in self._addresses.broadcasts
+
+    def select_source(self, destination: bytes) -> bytes:
+        """The packed address that packets to *destination* come from.
+
+        Raises:
+            OSError: ENETUNREACH, no route or no address of that family.
+        """
+        path = self.path(destination)
+        if path.kind == NOWHERE:
+            raise OSError(path.error, f"{ip_text(destination)}: no route or no address to use")
+        return path.source
+
+    def path_mtu(self, destination: bytes) -> int:
+        """Octets of the largest packet to *destination*, as far as is known."""
+        return self.path(destination).mtu
+
+    def needs_checksum(self, destination: bytes) -> bool:
+        """False if a transport may leave its checksum CHECKSUM_PARTIAL.
+
+        The field then holds the folded pseudo-header sum, not complemented.
+        """
+        return self.path(destination).needs_checksum
+
+    def max_segment(self, destination: bytes) -> int:
+        """Octets of TCP payload that may go under one header, or 0 for plain segments only."""
+        return self.path(destination).max_segment
+
+    def confirm(self, destination: bytes, now: float) -> None:
+        """A transport has seen its packets to *destination* arrive (RFC 4861 7.3.1)."""
+        path = self._paths.get(destination)
+        if path is not None and path.kind == UNICAST:
+            self.neighbors.confirm(path.next_hop, now)
+
+    def lower_path_mtu(self, destination: bytes, mtu: int, now: float) -> None:
+        """Believe an ICMP report that *mtu* octets are the most for *destination*.
+
+        Called by the transport that the report's quotation belongs to, which alone can tell it
+        from a stranger's guess (RFC 5927 7).  A report that is no news is ignored, and so is one
+        below IPv6's minimum (RFC 8201 4).
+        """
+        path = self.path(destination)
+        octets = len(destination)
+        if path.kind != UNICAST or mtu >= path.mtu or (octets == 16 and mtu < MIN_MTU[16]):
+            self._counters.pmtu_refused += 1
+            return
+        self._counters.pmtu_lowered += 1
+        self.pmtus.lower(destination, mtu, now)
+
+    @property
+    def is_congested(self) -> bool:
+        """True while so much waits for the wire that senders of datagrams should wait too."""
+        return len(self.outbox) >= OUTBOX_LIMIT // 2
+
+    # out
+
+    def send(
+        self,
+        source: bytes,
+        destination: bytes,
+        protocol: int,
+        header: Buffer,
+        payload: Buffer,
+        now: float,
+        *,
+        checksum: int = CHECKSUM_COMPLETE,
+        gso_size: int = 0,
+        hop_limit: int = 0,
+        traffic_class: int = 0,
+        dont_fragment: bool = True,
+        loop: bool = True,
+    ) -> None:
+        """Send one packet.  Never raises for what the network does: losses are counted.
+
+        Args:
+            source: packed, one of ours.
+            destination: packed.
+            protocol: the transport's number.
+            header: the transport header.
+            payload: what follows, kept by reference; must not change afterwards.
+            now: seconds.
+            checksum: a CHECKSUM_* about the transport's checksum.
+            gso_size: not 0 for a super-segment (see `Frame`), up to `max_segment` octets.
+            hop_limit: 0 for the default.
+            traffic_class: DSCP and ECN.
+            dont_fragment: a packet that is too long is dropped and reported as EMSGSIZE to the
+                transport, instead of being cut.
+            loop: of a packet to a group: members on this host get it too.
+        """
+        path = self._paths.get(destination)
+        if path is None:
+            path = self.path(destination)
+        kind = path.kind
+        if kind != UNICAST and not self._send_special(
+            path,
+            Packet(
+                source,
+                destination,
+                protocol,
+                header,
+                payload,
+                b"",
+                hop_limit or path.hop_limit,
+                traffic_class,
+                checksum,
+                gso_size,
+                kind == GROUP,
+            ),
+            loop=loop,
+        ):
+            return
+        length = len(header) + len(payload)
+        if length > path.room and (not gso_size or gso_size + len(header) > path.room):
+            if dont_fragment and path.may_discover:
+                self._counters.ip_out_too_big += 1
+                self._report(source, destination, protocol, header, errno.EMSGSIZE, path.mtu)
+            else:
+                data = b"".join((header, payload))
+                if checksum == CHECKSUM_PARTIAL:
+                    data = finish_partial(protocol, data)
+                self._send_fragments(path, source, protocol, data, hop_limit, traffic_class, now)
+            return
+        neighbor = path.neighbor
+        if now >= neighbor.fresh_until:
+            neighbor = path.neighbor = self.neighbors.use(path.next_hop, source, now)
+        if len(source) == 4:
+            total = length + 20
+            if dont_fragment and path.may_discover:
+                # RFC 6864 4.1: without fragments the identification means nothing
+                identification = 0
+                flags = _DONT_FRAGMENT
+            else:
+                identification = path.identification = path.identification + 1 & 0xFFFF
+                flags = 0
+            ttl = hop_limit or path.hop_limit
+            check = path.address_sum if source == path.source else sum_of(source + destination)
+            check += 0x4500 + traffic_class + total + identification + flags + (ttl << 8) + protocol
+            check = (check & 0xFFFF) + (check >> 16)
+            check = 0xFFFF - ((check & 0xFFFF) + (check >> 16))
+            octets = _IPV4.pack(
+                neighbor.ethernet,
+                0x45,
+                traffic_class,
+                total,
+                identification,
+                flags,
+                ttl,
+                protocol,
+                check,
+                source,
+                destination,
+            )
+        else:
+            octets = _IPV6.pack(
+                neighbor.ethernet,
+                0x6000_0000 | traffic_class << 20,
+                length,
+                protocol,
+                hop_limit or path.hop_limit,
+                source,
+                destination,
+            )
+        self._counters.ip_out += 1
+        frame = Frame(octets + header, payload, gso_size, checksum)
+        if neighbor.mac is None:
+            self.neighbors.enqueue(neighbor, frame, now)
+        else:
+            self.transmit(frame)
+
+    def transmit(self, frame: Frame) -> None:
+        """Queue a complete frame for the wire; dropped and counted if too many wait."""
+        outbox = self.outbox
+        if len(outbox) >= OUTBOX_LIMIT:
+            self._counters.frames_out_full += 1
+        else:
+            outbox.append(frame)
+
+    def neighbor_failed(self, neighbor: Neighbor, frames: list[Frame], now: float) -> None:
+        """Report packets that waited in vain for a neighbor (RFC 1122 2.3.2.2)."""
+        del now
+        self.forget_paths()  # another router may do better
+        for frame in frames:
+            data = bytes(frame.header[14:])
+            if len(neighbor.address) == 4:
+                four = ipv4.Ipv4Header.parse_quoted(data)
+                if four.fragment_offset == 0:
+                    self._report(
+                        four.source, four.destination, four.protocol, data[20:], errno.EHOSTUNREACH
+                    )
+            else:
+                six = ipv6.Ipv6Header.parse_quoted(data)
+                self._report(
+                    six.source, six.destination, six.next_header, data[40:], errno.EHOSTUNREACH
+                )
+
+    def path(self, destination: bytes) -> Path:
+        """What is known about the way to *destination*; remembered."""
+        path = self._paths.get(destination)
+        if path is None:
+            if len(self._paths) >= PATH_LIMIT:
+                del self._paths[next(iter(self._paths))]
+            path = self._paths[destination] = self._find_path(destination)
+        return path
+
+    def forget_paths(self) -> None:
+        """Work out every path again; called when addresses, routes or routers change."""
+        self._paths.clear()
+
+    # in
+
+    def deliver(self, packet: Packet, now: float) -> bool:
+        """Hand a whole packet to its transport; False if there is none for its protocol."""
+        transport = self._transports[len(packet.source)].get(packet.protocol)
+        if transport is None:
+            self._counters.ip_unknown_protocol += 1
+            return False
+        self._counters.ip_delivered += 1
+        transport.receive_packet(packet, now)
+        return True
+
+    def settle(self, now: float) -> bool:
+        """Deliver what we have sent to ourselves and the news of lost packets; False if none."""
+        if not self._loopback and not self._errors:
+            return False
+        loopback = self._loopback
+        for _ in range(len(loopback)):  # what this sets off is for the next round
+            packet = loopback.popleft()
+            self._counters.ip_in += 1
+            self.deliver(packet, now)
+        for _ in range(len(self._errors)):
+            error = self._errors.popleft()
+            transport = self._transports[len(error.source)].get(error.protocol)
+            if transport is not None:
+                transport.receive_error(error, now)
+        return True
+
+    @property
+    def is_settled(self) -> bool:
+        """True if `settle` has nothing to do."""
+        return not self._loopback and not self._errors
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much every bounded table of this layer holds."""
+        return {
+            "paths": len(self._paths),
+            "path mtus": len(self.pmtus),
+            "outbox": len(self.outbox),
+            "loopback": len(self._loopback),
+            "errors": len(self._errors),
+        }
+
+    def _send_special(self, path: Path, packet: Packet, *, loop: bool) -> bool:
+        """Send *packet* where no neighbor is; True if it has to go to the wire as well."""
+        if path.kind == NOWHERE:
+            self._counters.ip_out_no_route += 1
+            self._report(
+                packet.source, packet.destination, packet.protocol, packet.transport, path.error
+            )
+            return False
+        is_group = path.kind == GROUP
+        if is_group and not (loop and (path.is_broadcast or packet.destination in self._groups)):
+            return True
+        if len(self._loopback) >= LOOPBACK_LIMIT:
+            self._counters.loopback_full += 1
+        else:
+            self._loopback.append(packet)
+        return is_group
+
+    def _report(
+        self,
+        source: bytes,
+        destination: bytes,
+        protocol: int,
+        header: Buffer,
+        error: int,
+        mtu: int = 0,
+    ) -> None:
+        """Tell the transport that its packet was lost, but not while it is sending."""
+        if len(self._errors) < ERROR_LIMIT:
+            self._errors.append(
+                PathError(source, destination, protocol, bytes(header), error, mtu=mtu)
+            )
+
+    def _send_fragments(
+        self,
+        path: Path,
+        source: bytes,
+        protocol: int,
+        data: bytes,
+        hop_limit: int,
+        traffic_class: int,
+        now: float,
+    ) -> None:
+        destination = path.destination
+        ttl = hop_limit or path.hop_limit
+        if len(data) > LOOPBACK_MTU - (ipv4.LENGTH if len(source) == 4 else 0):
+            self._counters.ip_out_too_big += 1
+            self._report(source, destination, protocol, data[:64], errno.EMSGSIZE, path.mtu)
+            return
+        if len(source) == 4:
+            path.identification = path.identification + 1 & 0xFFFF
+            pieces = fragment_ipv4(
+                ipv4.Ipv4Header(
+                    source,
+                    destination,
+                    protocol,
+                    0,
+                    ttl,
+                    path.identification,
+                    traffic_class=traffic_class,
+                ),
+                data,
+                path.mtu,
+            )
+        else:
+            pieces = fragment_ipv6(
+                ipv6.Ipv6Header(source, destination, protocol, 0, ttl, traffic_class),
+                self._rng.getrandbits(32),  # RFC 7739: not to be guessed
+                data,
+                path.mtu,
+            )
+        self._counters.ip_out += 1
+        self._counters.ip_out_fragmented += 1
+        neighbor = path.neighbor
+        if now >= neighbor.fresh_until:
+            neighbor = path.neighbor = self.neighbors.use(path.next_hop, source, now)
+        for header, piece in pieces:
+            self._counters.ip_out_fragments += 1
+            frame = Frame(neighbor.ethernet + header, piece)
+            if neighbor.state == INCOMPLETE:
+                self.neighbors.enqueue(neighbor, frame, now)
+            else:
+                self.transmit(frame)
+
+    def _forget_path(self, destination: bytes) -> None:
+        self._paths.pop(destination, None)
+
+    def _find_path(self, destination: bytes) -> Path:
+        octets = len(destination)
+        if self.is_local(destination):
+            path = Path(destination, LOCAL, Neighbor(destination))
+            path.source = destination
+            path.mtu = LOOPBACK_MTU
+            path.needs_checksum = False
+        elif self.is_group(destination):
+            path = self._group_path(destination)
+        else:
+            path = self._unicast_path(destination)
+        path.room = path.mtu - (ipv4.LENGTH if octets == 4 else ipv6.LENGTH)
+        if path.source:
+            path.address_sum = sum_of(path.source + destination)
+        path.identification = self._rng.getrandbits(16)
+        return path
+
+    def _group_path(self, destination: bytes) -> Path:
+        path = Path(destination, GROUP, Neighbor(destination))
+        path.is_broadcast = self.is_broadcast(destination)
+        path.hop_limit = self._hop_limit if path.is_broadcast else 1  # RFC 1112 6.1
+        path.mtu = self.mtu
+        path.needs_checksum = self._needs_checksum
+        source = self._selection.source(destination, destination)
+        if source is None:
+            path.kind = NOWHERE
+            path.error = errno.ENETUNREACH
+            return path
+        path.source = source
+        neighbor = path.neighbor
+        neighbor.mac = BROADCAST_MAC if path.is_broadcast else multicast_mac(destination)
+        ethertype = ETHERTYPE_IPV4 if len(destination) == 4 else ETHERTYPE_IPV6
+        neighbor.ethernet = EthernetHeader(neighbor.mac, self._mac, ethertype).emit()
+        neighbor.fresh_until = inf
+        return path
+
+    def _unicast_path(self, destination: bytes) -> Path:
+        next_hop = self._selection.next_hop(destination, self._routes, self.neighbors)
+        source = None if next_hop is None else self._selection.source(destination, next_hop)
+        if next_hop is None or source is None:
+            path = Path(destination, NOWHERE, Neighbor(destination))
+            path.error = errno.ENETUNREACH
+            path.mtu = self.mtu
+            return path
+        # fresh_until of a new entry makes the first packet look in the cache
+        path = Path(destination, UNICAST, Neighbor(next_hop))
+        path.next_hop = next_hop
+        path.source = source
+        path.hop_limit = self._hop_limit
+        path.needs_checksum = self._needs_checksum
+        path.max_segment = self._max_segment
+        reported = self.pmtus.get(destination)
+        smallest = MIN_MTU[len(destination)]
+        path.mtu = self.mtu if reported is None else min(self.mtu, max(reported, smallest))
+        path.may_discover = reported is None or reported >= smallest
+        return path
