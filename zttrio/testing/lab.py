@@ -1,0 +1,255 @@
+"""Many hosts on one simulated Ethernet, in virtual time, the same way every time.
+
+What makes a run repeat itself: all chance (addresses, losses, sequence numbers, ports) comes from
+the lab's seed, time is `trio.testing.MockClock`'s, and trio picks the next task with a seeded
+generator for as long as the lab is open.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from contextlib import asynccontextmanager, contextmanager
+from hashlib import blake2b
+from ipaddress import IPv4Interface, IPv4Network
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import trio
+import trio.testing
+
+from zttrio.network import Network
+from zttrio.wire.memory import FrameRecord, MemorySegment
+from zttrio.wire.name import station_name
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from zttrio.abc import Instrument
+    from zttrio.config import Config
+    from zttrio.wire.link import Link
+
+__all__ = ["Lab"]
+
+T = TypeVar("T")
+
+TRACE_LENGTH = 4096  # records kept unless asked for more; a few megabytes, arbitrary
+REPORTED = 40  # records in a report; a screenful
+PREFIX = IPv4Network("10.0.0.0/16")
+
+
+class Lab:
+    """A simulated Ethernet and the hosts on it.
+
+    A lab is open from its first `network` to its last, or for as long as its ``with`` block, if it
+    has one, or while `run` runs.  While it is open trio's scheduler is reproducible.
+
+    Args:
+        seed: where all chance comes from.
+        link: both directions of every host's cable, unless the host has its own.  A frame crosses
+            two cables, so a delay of 10 ms here makes 20 ms from host to host.
+        trace: how many of the last frame records to keep; None keeps all, 0 does not look at
+            frames at all, which is faster.
+        max_segment: see `zttrio.wire.MemorySegment`: 0 makes hosts send real packets.
+
+    Attributes:
+        seed: as given.
+        segment: the Ethernet, for what is not repeated here.
+    """
+
+    def __init__(
+        self,
+        seed: int | str = 0,
+        *,
+        link: Link | None = None,
+        trace: int | None = TRACE_LENGTH,
+        max_segment: int = 0,
+    ) -> None:
+        self.seed = seed
+        self.segment = MemorySegment(
+            seed,
+            link=link,
+            max_segment=max_segment,
+            observer=None if trace == 0 else self._observe,
+        )
+        self._records: deque[FrameRecord] = deque(maxlen=trace)
+        self._digest = blake2b(digest_size=16)
+        self._numbers: dict[str, int] = {}
+        self._networks: dict[str, Network] = {}
+        self._last_status: dict[str, str] = {}
+        self._users = 0
+        self._scheduling: Any = None
+
+    # life
+
+    def __enter__(self) -> Self:
+        if self._users == 0:
+            self._scheduling = _reproducible_scheduling(self.seed)
+            self._scheduling.__enter__()
+        self._users += 1
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self._scheduling.__exit__(None, None, None)
+
+    def run(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Call *async_fn* in a `trio.run` of its own, in virtual time, and return its result.
+
+        Time stands still while any task has something to do and jumps when all of them wait.
+        """
+        with self:
+            return trio.run(async_fn, *args, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    @asynccontextmanager
+    async def network(
+        self,
+        name: str,
+        *,
+        addresses: Iterable[str] | None = None,
+        link: Link | None = None,
+        up: Link | None = None,
+        down: Link | None = None,
+        config: Config | None = None,
+        instruments: Sequence[Instrument] = (),
+    ) -> AsyncGenerator[Network, None]:
+        """A host on the lab's Ethernet, as ``async with lab.network("a") as a``.
+
+        The others can use its name.  A host that comes back under the same name has the same
+        addresses as before.
+
+        Args:
+            name: its name.
+            addresses: as for `Network`; one in 10.0.0.0/16 if not given.
+            link: both directions of its cable, instead of the lab's.
+            up: the direction from the host to the switch, instead of *link*.
+            down: the direction from the switch to the host, instead of *link*.
+            config: as for `Network`.
+            instruments: as for `Network`.
+
+        Raises:
+            WireError: a host of that name is there already.
+            ValueError: *name* cannot be a name, or an address does not parse.
+        """
+        name = station_name(name)
+        with self:
+            wire = self.segment.attach(name, link=link, up=up, down=down)
+            try:
+                network = Network(
+                    wire=wire,
+                    addresses=self._addresses(name) if addresses is None else addresses,
+                    name=name,
+                    config=config,
+                    instruments=instruments,
+                    rng=wire.rng,
+                )
+                async with network:
+                    self._networks[name] = network
+                    try:
+                        yield network
+                    finally:
+                        self._last_status[name] = str(network.status())
+                        del self._networks[name]
+            finally:
+                self.segment.detach(wire)
+
+    def _addresses(self, name: str) -> list[str]:
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        return [str(IPv4Interface((PREFIX[number], PREFIX.prefixlen)))]
+
+    # faults
+
+    def set_link(
+        self,
+        name: str,
+        link: Link | None = None,
+        *,
+        up: Link | None = None,
+        down: Link | None = None,
+    ) -> None:
+        """Change host *name*'s cable from now on; see `zttrio.wire.MemorySegment.set_link`."""
+        self.segment.set_link(name, link, up=up, down=down)
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Let frames pass only inside each group of hosts, and among those that are in none."""
+        self.segment.partition(*groups)
+
+    def heal(self) -> None:
+        """End the partition."""
+        self.segment.heal()
+
+    # what happened
+
+    def _observe(self, record: FrameRecord) -> None:
+        self._records.append(record)
+        facts = f"{record.time!r}|{record.source}|{record.destination}|{record.fate}|"
+        self._digest.update(facts.encode())
+        self._digest.update(record.frame)
+
+    def trace(self) -> list[FrameRecord]:
+        """What became of the last frames, oldest first; how many is the lab's *trace*."""
+        return list(self._records)
+
+    def fingerprint(self) -> str:
+        """32 hex digits for all frames so far: when, from whom, to whom, what became of them.
+
+        Two runs with equal fingerprints carried the same frames at the same times.
+        """
+        return self._digest.hexdigest()
+
+    def report(self) -> str:
+        """What somebody needs who looks for the reason of a failure: seed, hosts, last frames.
+
+        A host that has left is shown as it was when its block ended.
+        """
+        lines = [f"seed: {self.seed!r}"]
+        status = {name: str(network.status()) for name, network in self._networks.items()}
+        for name, text in {**self._last_status, **status}.items():
+            lines += [f"host {name}:", *(f"  {line}" for line in text.splitlines())]
+        if self._records:
+            lines.append(f"the last {min(REPORTED, len(self._records))} frames:")
+            lines += [f"  {record}" for record in list(self._records)[-REPORTED:]]
+        return "\n".join(lines)
+
+
+_open_schedulers = 0
+
+
+@contextmanager
+def _reproducible_scheduling(seed: int | str) -> Iterator[None]:
+    """Make trio pick the next task by *seed* inside the block, and as before afterwards.
+
+    Trio shuffles its runnable tasks, so that nobody relies on their order.  It has a flag and a
+    generator for tests that must repeat themselves; they are internal, and Hypothesis and
+    pytest-trio use them too.  Of several labs at once the first one's seed counts.
+    """
+    global _open_schedulers  # because trio's generator is
+    module = trio._core._run
+    flag = getattr(module, "_ALLOW_DETERMINISTIC_SCHEDULING", None)
+    generator = getattr(module, "_r", None)
+    if flag is None or generator is None:
+        warnings.warn(
+            f"trio {trio.__version__} schedules in its own way: runs of a lab may differ",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        yield
+        return
+    if _open_schedulers == 0:
+        state = generator.getstate()
+        module._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+        generator.seed(f"{seed}/scheduler")
+    _open_schedulers += 1
+    try:
+        yield
+    finally:
+        _open_schedulers -= 1
+        if _open_schedulers == 0:
+            module._ALLOW_DETERMINISTIC_SCHEDULING = flag  # type: ignore[misc]
+            generator.setstate(state)

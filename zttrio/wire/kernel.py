@@ -1,0 +1,286 @@
+"""A kernel TAP device: an Ethernet cable whose other end is a network interface of Linux.
+
+The interface and our stack are two stations on that cable: each has its own hardware address and
+its own IP addresses.  Frames pass as they are, one per read and write; the kernel finishes the
+checksums of what it sends, and expects finished ones.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from zttrio._background import open_background
+from zttrio.abc import Wire
+from zttrio.errors import HeaderError, WireError
+from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
+from zttrio.header.offload import split
+
+from .link import ETHERNET_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zttrio.abc import WirePort
+
+__all__ = ["Tap"]
+
+DEVICE = "/dev/net/tun"
+BURST = 64  # frames per wake-up; the kernel's NAPI budget
+VLAN_TAG = 4  # octets that an 802.1Q frame may be longer
+
+# linux/if_tun.h and linux/sockios.h
+TUNSETIFF = 0x400454CA
+IFF_TAP = 0x0002
+IFF_NO_PI = 0x1000
+SIOCGIFFLAGS = 0x8913
+SIOCSIFFLAGS = 0x8914
+SIOCGIFMTU = 0x8921
+SIOCSIFMTU = 0x8922
+SIOCGIFHWADDR = 0x8927
+IFF_UP = 0x1
+
+_NAME_LIMIT = 15  # IFNAMSIZ without its final zero
+_FLAGS = struct.Struct("16sH22x")  # struct ifreq, 40 octets
+_NUMBER = struct.Struct("16si20x")
+_ADDRESS = struct.Struct("16sH6s16x")
+
+
+@attrs.define
+class _Counters:
+    frames_sent: int = 0
+    octets_sent: int = 0
+    frames_received: int = 0
+    octets_received: int = 0
+    blocked: int = 0
+    not_running: int = 0
+    malformed: int = 0
+    too_long: int = 0
+    interface_down: int = 0
+    send_errors: int = 0
+
+
+class Tap(Wire):
+    """A TAP device of this machine's kernel, for one Network.
+
+    Opens the device of that name, or makes one that disappears again at the end.  The kernel's
+    side is not configured, unless *mtu* or *up* ask for it: give it an address as usual, for
+    example with ``ip address add 10.99.0.2/24 dev tap7``.
+
+    Needs root, CAP_NET_ADMIN, or a device made for this user with
+    ``ip tuntap add dev tap7 mode tap user NAME``.
+
+    Args:
+        name: the interface's name, at most 15 octets; ``tap%d`` lets the kernel choose a number.
+        mtu: set the interface's MTU to this many octets; None leaves it, and uses what it is.
+        mac: our hardware address (not the kernel's), random if not given.
+        up: bring the interface up.
+
+    Raises:
+        ValueError: *name* or *mac* cannot be one.
+    """
+
+    def __init__(
+        self, name: str, *, mtu: int | None = None, mac: bytes | None = None, up: bool = False
+    ) -> None:
+        octets = name.encode()
+        if (
+            not 0 < len(octets) <= _NAME_LIMIT
+            or name in (".", "..")
+            or any(letter in "/:\0" or letter.isspace() for letter in name)
+        ):
+            raise ValueError(
+                f"interface name {name!r}: needs 1 to {_NAME_LIMIT} octets without slash, colon "
+                f"and space"
+            )
+        if mac is None:
+            mac = b"\x02" + secrets.token_bytes(5)  # locally administered, unicast
+        if len(mac) != 6 or mac[0] & 1:
+            raise ValueError(f"mac: needs 6 octets of a unicast address, got {mac.hex(':')}")
+        self.name = name
+        self.mac = mac
+        self.mtu = 1500 if mtu is None else mtu
+        self._wanted_mtu = mtu
+        self._up = up
+        self._counts = _Counters()
+        self._was_used = False
+        self._fd = -1
+        self._is_blocked = False
+
+    async def run(
+        self, port: WirePort, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Carry frames until cancelled; see `zttrio.abc.Wire`.
+
+        Raises:
+            WireError: the device cannot be opened or set up, this wire has been used before, or
+                the device was removed.
+        """
+        if self._was_used:
+            raise WireError(f"tap {self.name}: a wire serves one Network once; make a new one")
+        self._was_used = True
+        fd = self._open()
+        try:
+            async with open_background() as self._background:
+                self._port = port
+                self._fd = fd
+                task_status.started()
+                await self._receive(fd, port)
+        finally:
+            self._fd = -1
+            os.close(fd)
+
+    def _open(self) -> int:
+        """A descriptor of the device, with `name` and `mtu` as the kernel has them now."""
+        try:
+            fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            raise WireError(f"tap {self.name}: {self._advice(exc, DEVICE)}") from exc
+        try:
+            request = bytearray(_FLAGS.pack(self.name.encode(), IFF_TAP | IFF_NO_PI))
+            fcntl.ioctl(fd, TUNSETIFF, request)
+            self.name = request[:16].rstrip(b"\0").decode()
+            self._configure()
+        except OSError as exc:
+            os.close(fd)
+            raise WireError(f"tap {self.name}: {self._advice(exc, self.name)}") from exc
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _configure(self) -> None:
+        """Set what the user asked for on the kernel's side, and learn the rest."""
+        name = self.name.encode()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            if self._wanted_mtu is not None:
+                fcntl.ioctl(control, SIOCSIFMTU, _NUMBER.pack(name, self._wanted_mtu))
+            answer = fcntl.ioctl(control, SIOCGIFMTU, _NUMBER.pack(name, 0))
+            self.mtu = _NUMBER.unpack(answer)[1]
+            answer = fcntl.ioctl(control, SIOCGIFHWADDR, _ADDRESS.pack(name, 0, b""))
+            if _ADDRESS.unpack(answer)[2] == self.mac:
+                raise WireError(
+                    f"tap {self.name}: {self.mac.hex(':')} is the address of the kernel's side; "
+                    f"ours has to be another"
+                )
+            if self._up:
+                answer = fcntl.ioctl(control, SIOCGIFFLAGS, _FLAGS.pack(name, 0))
+                flags = _FLAGS.unpack(answer)[1] | IFF_UP
+                fcntl.ioctl(control, SIOCSIFFLAGS, _FLAGS.pack(name, flags))
+
+    def _advice(self, exc: OSError, what: str) -> str:
+        """What went wrong with *what*, and what to do about it."""
+        if exc.errno in (errno.EPERM, errno.EACCES):
+            return (
+                f"no permission for {what}: run as root or with CAP_NET_ADMIN, or have the device "
+                f"made for you by 'ip tuntap add dev {self.name} mode tap user {os.geteuid()}', "
+                f"or use the host segment, which needs neither"
+            )
+        if exc.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            return (
+                f"{what} is not there: load the kernel module with 'modprobe tun', or in a "
+                f"container have {DEVICE} passed in, or use the host segment, which needs neither"
+            )
+        if exc.errno == errno.EBUSY:
+            return "busy: another program has this device open"
+        if exc.errno == errno.EINVAL:
+            return "there is an interface of this name that is no TAP device, or the MTU is invalid"
+        return exc.strerror or str(exc)
+
+    async def _receive(self, fd: int, port: WirePort) -> None:
+        counts = self._counts
+        # Two octets more show that a frame was cut off: the MTU may grow while we run.
+        longest = ETHERNET_HEADER + VLAN_TAG + self.mtu
+        size = longest + 2
+        read = os.read
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            frames: list[Frame] = []
+            try:
+                for _ in range(BURST):
+                    octets = read(fd, size)
+                    if ETHERNET_HEADER <= len(octets) <= longest:
+                        counts.octets_received += len(octets)
+                        frames.append(Frame(octets))
+                    elif len(octets) > longest:
+                        counts.too_long += 1
+                    else:
+                        counts.malformed += 1
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise WireError(
+                    f"tap {self.name}: the device was removed"
+                    if exc.errno in (errno.EBADFD, errno.ENODEV)
+                    else f"tap {self.name}: reading failed: {exc.strerror}"
+                ) from exc
+            if frames:
+                counts.frames_received += len(frames)
+                port.deliver(frames)
+
+    def send(self, frames: Sequence[Frame]) -> int:
+        """Take frames for the wire; see `zttrio.abc.Wire`."""
+        counts = self._counts
+        fd = self._fd
+        if fd < 0:
+            counts.not_running += len(frames)
+            return len(frames)
+        if self._is_blocked:
+            return 0
+        for taken, frame in enumerate(frames):
+            pieces: Sequence[Frame] = (frame,)
+            if frame.gso_size or frame.checksum == CHECKSUM_PARTIAL:
+                try:  # we ask for neither, but nothing unfinished may leave
+                    pieces = split(frame, self.mtu)
+                except (HeaderError, ValueError):
+                    counts.malformed += 1
+                    continue
+            for piece in pieces:
+                if not self._write(fd, piece):
+                    if len(pieces) == 1:
+                        return taken
+                    counts.send_errors += 1  # other pieces have gone: no way back
+        return len(frames)
+
+    def _write(self, fd: int, frame: Frame) -> bool:
+        """Write one frame; False if it has to wait."""
+        counts = self._counts
+        try:
+            if frame.payload:
+                written = os.writev(fd, (frame.header, frame.payload))
+            else:
+                written = os.write(fd, frame.header)
+        except BlockingIOError:
+            if not self._is_blocked:
+                counts.blocked += 1
+                self._is_blocked = True
+                self._background.start_soon(self._wait_for_room, fd)
+            return False
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                counts.interface_down += 1
+            elif exc.errno == errno.EINVAL:
+                counts.malformed += 1
+            else:  # a removed device included: who reads finds out
+                counts.send_errors += 1
+            return True
+        counts.frames_sent += 1
+        counts.octets_sent += written
+        return True
+
+    async def _wait_for_room(self, fd: int) -> None:
+        await trio.lowlevel.wait_writable(fd)
+        self._is_blocked = False
+        self._port.send_ready()
+
+    def counters(self) -> dict[str, int]:
+        """What was counted so far; everything but the first five are frames dropped, by reason."""
+        return attrs.asdict(self._counts)
