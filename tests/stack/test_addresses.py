@@ -39,6 +39,7 @@ def test_a_tentative_address_is_not_ours_yet() -> None:
     assert not table
     assert table.usable(16) == []
     entry.is_tentative = False
+    table.refresh()
     assert table.is_ours(entry.packed)
     assert table.usable(16) == [entry]
     assert table.usable(4) == []

@@ -82,12 +82,14 @@ class Addresses:
 
     Attributes:
         entries: every address, tentative ones among them, in the order they were added.
+        ours: the packed addresses that packets to us have; loopback ones are not among them.
         broadcasts: the directed broadcast addresses of our prefixes, and the limited one.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed = changed
         self.entries: dict[bytes, Address] = {}
+        self.ours: frozenset[bytes] = frozenset()
         self.broadcasts: frozenset[bytes] = frozenset((IPV4_BROADCAST,))
 
     def add(self, packed: bytes, prefix_length: int, *, is_tentative: bool = False) -> Address:
@@ -125,14 +127,16 @@ class Addresses:
 
     def refresh(self) -> None:
         """Work out again what follows from `entries`; call after changing one of them."""
+        self.ours = frozenset(
+            entry.packed for entry in self.entries.values() if not entry.is_tentative
+        )
         found = {entry.broadcast for entry in self.entries.values() if entry.broadcast is not None}
         self.broadcasts = frozenset(found | {IPV4_BROADCAST})
         self._changed()
 
     def is_ours(self, packed: bytes) -> bool:
         """True if packets to *packed* from the wire are for us; loopback addresses are not."""
-        entry = self.entries.get(packed)
-        return entry is not None and not entry.is_tentative
+        return packed in self.ours
 
     def usable(self, octets: int) -> list[Address]:
         """The addresses of the family with *octets* octets, without tentative ones."""
@@ -148,4 +152,4 @@ class Addresses:
                 yield entry.interface
 
     def __len__(self) -> int:
-        return sum(1 for entry in self.entries.values() if not entry.is_tentative)
+        return len(self.ours)

@@ -1,15 +1,22 @@
 """What the stack has counted: one integer for each thing that can happen to a frame or a packet.
 
 Every frame that comes in ends in exactly one counter of its layer, so that nothing is lost without
-a reason; `FRAME_OUTCOMES`, `ARP_OUTCOMES`, `IP_OUTCOMES` and `UDP_OUTCOMES` say which counters
-share a total (a test holds them to it).
+a reason; the ``*_OUTCOMES`` below say which counters share a total (a test holds
+them to it).
 """
 
 from __future__ import annotations
 
 import attrs
 
-__all__ = ["ARP_OUTCOMES", "FRAME_OUTCOMES", "IP_OUTCOMES", "UDP_OUTCOMES", "Counters"]
+__all__ = [
+    "ARP_OUTCOMES",
+    "FRAME_OUTCOMES",
+    "ICMP_OUTCOMES",
+    "IP_OUTCOMES",
+    "UDP_OUTCOMES",
+    "Counters",
+]
 
 
 @attrs.define
@@ -47,6 +54,7 @@ class Counters:
 
     # IP in; packets, loopback among them
     ip_in: int = 0
+    ip_loopback: int = 0
     ip_truncated: int = 0
     ip_malformed: int = 0
     ip_bad_checksum: int = 0
@@ -125,7 +133,7 @@ FRAME_OUTCOMES = (
     "frame_unknown_ethertype",
     "arp_in",
 )
-"""With the packets that came from the wire, these add up to `Counters.frames_in`."""
+"""With ``ip_in - ip_loopback`` these add up to `Counters.frames_in`."""
 
 ARP_OUTCOMES = (
     "arp_malformed",
@@ -152,6 +160,20 @@ IP_OUTCOMES = (
     "ip_group_not_joined",
 )
 """These add up to `Counters.ip_in` plus `Counters.reassembled`."""
+
+ICMP_OUTCOMES = (
+    "icmp_malformed",
+    "icmp_bad_checksum",
+    "icmp_unknown_type",
+    "icmp_echo_requests",
+    "icmp_echo_ignored",
+    "icmp_echo_replies",
+    "icmp_echo_unexpected",
+    "icmp_errors_in",
+    "icmp_errors_not_ours",
+    "icmp_redirects_ignored",
+)
+"""These add up to `Counters.icmp_in`."""
 
 UDP_OUTCOMES = (
     "udp_malformed",

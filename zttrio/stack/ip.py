@@ -121,13 +121,15 @@ class Ip:
 
     # what transports ask
 
-    def register(self, protocol: int, transport: Transport, families: tuple[int, ...]) -> None:
+    def register(
+        self, protocol: int, transport: Transport, families: tuple[int, ...] = (4, 16)
+    ) -> None:
         """Deliver packets of *protocol* to *transport*.
 
         Args:
             protocol: its number.
             transport: gets the packets, and news of lost ones.
-            families: octets of an address of each family it works with: 4, 16 or both.
+            families: octets of an address of each family it works with.
         """
         for octets in families:
             self._transports[octets][protocol] = transport
@@ -383,6 +385,7 @@ class Ip:
         for _ in range(len(loopback)):  # what this sets off is for the next round
             packet = loopback.popleft()
             self._counters.ip_in += 1
+            self._counters.ip_loopback += 1
             self.deliver(packet, now)
         for _ in range(len(self._errors)):
             error = self._errors.popleft()

@@ -14,7 +14,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from zttrio.header.address import mac_text
+from zttrio.header.address import ip_text, mac_text
 from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader
 
 if TYPE_CHECKING:
@@ -293,6 +293,10 @@ class Neighbors:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def as_dict(self) -> dict[str, str]:
+        """Addresses and what is known about them, as text."""
+        return {ip_text(neighbor.address): str(neighbor) for neighbor in self}
 
     @property
     def waiting_octets(self) -> int:

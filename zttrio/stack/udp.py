@@ -1,0 +1,608 @@
+"""UDP (RFC 768, RFC 1122 4.1) behind endpoints that behave like Linux's sockets.
+
+An endpoint's local address is packed, or None for every address of both families; the family of a
+datagram is the length of its addresses.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from zttrio.header import udp
+from zttrio.header.address import (
+    IPV4_UNSPECIFIED,
+    IPV6_UNSPECIFIED,
+    ip_text,
+    is_loopback,
+    is_unspecified,
+    packed,
+    unspecified,
+)
+from zttrio.header.checksum import fold, pseudo_header, transport_checksum
+from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL
+from zttrio.header.ipv4 import PROTOCOL_UDP
+
+from .events import ERR, RD, WR, Endpoint
+from .path import GROUP, LOCAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from zttrio.config import Config
+    from zttrio.header.frame import Buffer
+
+    from .counters import Counters
+    from .events import EventQueue
+    from .icmp import Icmp
+    from .ip import Ip
+    from .packet import Packet, PathError
+    from .ports import Binding, Ports
+
+__all__ = ["Datagram", "UdpEndpoint", "UdpLayer"]
+
+MAX_PAYLOAD = {4: 0xFFFF - 20 - udp.LENGTH, 16: 0xFFFF - udp.LENGTH}
+OVERHEAD = 512  # octets charged for keeping a datagram, whatever its size; about what Python needs
+
+_LOOPBACKS = {4: packed("127.0.0.1"), 16: packed("::1")}
+
+
+@attrs.define
+class Datagram:
+    """One datagram as it was received.
+
+    Attributes:
+        data: its payload.
+        source: packed address and port of the sender.
+        destination: packed address and port it was sent to; may be a group's.
+        hop_limit: what was left of it.
+        traffic_class: DSCP and ECN.
+    """
+
+    data: bytes
+    source: tuple[bytes, int]
+    destination: tuple[bytes, int]
+    hop_limit: int
+    traffic_class: int
+
+
+class UdpEndpoint(Endpoint):
+    """One UDP socket of the stack.  Reports RD, WR (after a full wire) and ERR.
+
+    Attributes:
+        local: packed address, or None for every address of both families, and port; port 0 means
+            not bound yet.
+        remote: where `send` goes by default and the only sender that is listened to, or None.
+        error: errno of something that happened since the last call, or 0.
+        receive_buffer: octets that may wait for the program, overhead included.
+        send_buffer: for the record: datagrams do not wait here but in the wire.
+        receive_queue: octets that wait.
+        may_broadcast: sending to a broadcast address is allowed.
+        hop_limit: of what is sent to one host; 0 for the default.
+        multicast_hop_limit: of what is sent to multicast groups.
+        multicast_loop: members on this host get what we send to their group.
+        traffic_class: DSCP and ECN of what is sent.
+        is_closed: `close` was called.
+    """
+
+    __slots__ = (
+        "_binding",
+        "_is_read_shut",
+        "_is_write_shut",
+        "_layer",
+        "_queue",
+        "error",
+        "hop_limit",
+        "is_closed",
+        "local",
+        "may_broadcast",
+        "multicast_hop_limit",
+        "multicast_loop",
+        "receive_buffer",
+        "receive_queue",
+        "remote",
+        "reuse_port",
+        "send_buffer",
+        "traffic_class",
+    )
+
+    def __init__(self, layer: UdpLayer, receive_buffer: int) -> None:
+        super().__init__()
+        self.local: tuple[bytes | None, int] = (None, 0)
+        self.remote: tuple[bytes, int] | None = None
+        self.error = 0
+        self.receive_buffer = receive_buffer
+        self.send_buffer = receive_buffer
+        self.receive_queue = 0
+        self.may_broadcast = False
+        self.hop_limit = 0
+        self.multicast_hop_limit = 1
+        self.multicast_loop = True
+        self.traffic_class = 0
+        self.reuse_port = False
+        self.is_closed = False
+        self._binding: Binding | None = None
+        self._layer = layer
+        self._queue: deque[Datagram] = deque()
+        self._is_read_shut = False
+        self._is_write_shut = False
+
+    # addresses
+
+    def bind(
+        self,
+        address: bytes | None,
+        port: int,
+        *,
+        reuse_address: bool = False,
+        reuse_port: bool = False,
+    ) -> None:
+        """Take *port* at *address*; port 0 picks one.
+
+        Args:
+            address: packed: ours, a group's, the wildcard of a family; None for both families.
+            port: 0 to 65535.
+            reuse_address: share with others who said the same: groups reach all of them, and
+                other datagrams the one that bound last.
+            reuse_port: share with others who said the same; senders are spread among them.
+
+        Raises:
+            OSError: EADDRINUSE, EADDRNOTAVAIL, EINVAL (bound already), EBADF.
+        """
+        self._check()
+        if self._binding is not None:
+            raise OSError(errno.EINVAL, f"bind: already bound to {self._binding}")
+        self._layer.bind(self, address, port, reuse_address=reuse_address, reuse_port=reuse_port)
+
+    def connect(self, remote: tuple[bytes, int] | None, now: float) -> None:
+        """Choose the peer; None takes the choice back.
+
+        Raises:
+            OSError: ENETUNREACH, EACCES (a broadcast address without permission), EADDRINUSE (no
+                port is left), EBADF.
+        """
+        del now
+        self._check()
+        self._layer.connect(self, remote)
+
+    # data
+
+    def send(self, data: Buffer, remote: tuple[bytes, int] | None, now: float) -> int:
+        """Send one datagram, and return its length.
+
+        Args:
+            data: the payload; `bytes` are kept by reference, anything else is copied.
+            remote: packed address and port, or None for the connected peer.
+            now: seconds.
+
+        Raises:
+            BlockingIOError: the wire is full; WR will be reported.
+            OSError: an error that was pending (ECONNREFUSED and its kin), EDESTADDRREQ, EMSGSIZE,
+                ENETUNREACH, EACCES, EINVAL (port 0), EADDRNOTAVAIL (our address is gone), EPIPE,
+                EADDRINUSE (no port is left), EBADF.
+        """
+        self._check()
+        if self._is_write_shut:
+            raise OSError(errno.EPIPE, "send: the sending direction is shut down")
+        self._raise_error("send")
+        if remote is None:
+            remote = self.remote
+            if remote is None:
+                raise OSError(errno.EDESTADDRREQ, "send: no destination, and not connected")
+        return self._layer.send(self, data, remote, now)
+
+    def receive(self) -> Datagram | None:
+        """The oldest datagram that waits, or None.
+
+        Raises:
+            OSError: an error that was pending, EBADF.
+        """
+        self._check()
+        self._raise_error("receive")
+        if not self._queue:
+            return None
+        datagram = self._queue.popleft()
+        self.receive_queue -= len(datagram.data) + OVERHEAD
+        return datagram
+
+    def peek(self) -> Datagram | None:
+        """As `receive`, but the datagram stays."""
+        self._check()
+        self._raise_error("receive")
+        return self._queue[0] if self._queue else None
+
+    @property
+    def is_readable(self) -> bool:
+        """True if `receive` has something to say."""
+        return bool(self._queue) or self.error != 0 or self._is_read_shut
+
+    @property
+    def is_at_end(self) -> bool:
+        """True if nothing waits and `shutdown_read` was called."""
+        return self._is_read_shut and not self._queue
+
+    def take_error(self) -> int:
+        """The pending errno, and forget it; 0 if there is none."""
+        error, self.error = self.error, 0
+        return error
+
+    # end
+
+    def shutdown_read(self) -> None:
+        """Say that no more is wanted; what waits can still be received."""
+        self._is_read_shut = True
+        self._layer.report(self, RD)
+
+    def shutdown_write(self) -> None:
+        """Send no more."""
+        self._is_write_shut = True
+        self._layer.report(self, WR)
+
+    def close(self) -> None:
+        """Give everything back; once is enough, more does no harm."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._layer.remove(self)
+            self._queue.clear()
+            self.receive_queue = 0
+
+    # the layer's side
+
+    def accepts(self, address: bytes) -> bool:
+        """True if packets to the packed *address* may be for this endpoint."""
+        local = self.local[0]
+        if local is None or local == address:
+            return True
+        return len(local) == len(address) and is_unspecified(local)
+
+    def enqueue(self, datagram: Datagram) -> bool:
+        """Keep *datagram* for the program; False if there is no room.
+
+        One always fits, so that a small buffer does not mean that long datagrams never arrive.
+        """
+        size = len(datagram.data) + OVERHEAD
+        if self._queue and self.receive_queue + size > self.receive_buffer:
+            return False
+        self._queue.append(datagram)
+        self.receive_queue += size
+        self._layer.report(self, RD)
+        return True
+
+    def attach(self, binding: Binding) -> None:
+        """Note the binding the layer has got for this endpoint."""
+        self._binding = binding
+        self.reuse_port = binding.reuse_port
+        self.local = (binding.address, binding.port)
+
+    @property
+    def binding(self) -> Binding | None:
+        """What holds the port, or None."""
+        return self._binding
+
+    def _check(self) -> None:
+        if self.is_closed:
+            raise OSError(errno.EBADF, "UDP endpoint: closed")
+
+    def _raise_error(self, what: str) -> None:
+        if self.error:
+            remote = "" if self.remote is None else f" {ip_text(self.remote[0])}:{self.remote[1]}"
+            raise OSError(self.take_error(), f"{what}: an earlier datagram to{remote} was refused")
+
+
+class UdpLayer:
+    """All UDP endpoints of one stack; a transport.
+
+    Args:
+        ip: what it sends through.
+        icmp: says that nobody listens.
+        ports: which ports are taken.
+        events: where endpoints report.
+        counters: what is counted.
+        config: the default receive buffer.
+    """
+
+    def __init__(
+        self,
+        ip: Ip,
+        icmp: Icmp,
+        ports: Ports,
+        events: EventQueue,
+        counters: Counters,
+        config: Config,
+    ) -> None:
+        self._ip = ip
+        self._icmp = icmp
+        self._ports = ports
+        self._events = events
+        self._counters = counters
+        self._receive_buffer = config.udp_receive_buffer
+        self._by_port: dict[int, list[UdpEndpoint]] = {}
+        # by remote and local address and port
+        self._connected: dict[tuple[bytes, int, bytes | None, int], list[UdpEndpoint]] = {}
+        self._blocked: dict[UdpEndpoint, None] = {}
+        ip.register(PROTOCOL_UDP, self)
+
+    def open(self) -> UdpEndpoint:
+        """A new endpoint, not bound yet."""
+        return UdpEndpoint(self, self._receive_buffer)
+
+    def endpoints(self) -> Iterator[UdpEndpoint]:
+        """Every endpoint that is bound."""
+        for bound in self._by_port.values():
+            yield from bound
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much every table holds."""
+        return {
+            "udp endpoints": sum(map(len, self._by_port.values())),
+            "udp queues": sum(endpoint.receive_queue for endpoint in self.endpoints()),
+        }
+
+    # in
+
+    def receive_packet(self, packet: Packet, now: float) -> None:
+        """Take in one datagram.  Never raises."""
+        counters = self._counters
+        counters.udp_in += 1
+        data = packet.transport
+        payload = packet.payload
+        if len(data) < udp.LENGTH:
+            data, payload = packet.data(), b""
+            if len(data) < udp.LENGTH:
+                counters.udp_malformed += 1
+                return
+        # The ports and lengths are all there is: no header object for four numbers.
+        ports = int.from_bytes(data[:4])
+        length = data[4] << 8 | data[5]
+        available = len(data) + len(payload)
+        if not udp.LENGTH <= length <= available:
+            counters.udp_malformed += 1
+            return
+        if length < available:
+            if payload:
+                data, payload = packet.data(), b""
+            data = data[:length]
+        if not data[6] and not data[7]:
+            if len(packet.source) == 16:  # RFC 8200 8.1: IPv6 has no other checksum
+                counters.udp_bad_checksum += 1
+                return
+        elif packet.checksum == CHECKSUM_COMPLETE and transport_checksum(
+            packet.source, packet.destination, PROTOCOL_UDP, data, payload
+        ):
+            counters.udp_bad_checksum += 1
+            return
+        body = bytes(data[udp.LENGTH :])  # a copy: the frame behind it may be much longer
+        if payload:
+            body = b"".join((body, payload)) if body else bytes(payload)
+        source = (packet.source, ports >> 16)
+        destination = (packet.destination, ports & 0xFFFF)
+        found = self._find(source, destination, is_group=self._ip.is_group(packet.destination))
+        if not found:
+            if packet.is_multicast:
+                counters.udp_group_not_wanted += 1
+            else:
+                counters.udp_no_port += 1
+                self._icmp.port_unreachable(packet, now)
+            return
+        datagram = Datagram(body, source, destination, packet.hop_limit, packet.traffic_class)
+        was_queued = False
+        for endpoint in found:
+            was_queued |= endpoint.enqueue(datagram)
+        if was_queued:
+            counters.udp_delivered += 1
+        else:
+            counters.udp_queue_full += 1
+
+    def receive_error(self, error: PathError, now: float) -> None:
+        """Learn that a datagram was lost.
+
+        As on Linux only connected endpoints hear of it, and only of hard errors.
+        """
+        if len(error.quoted) < 4:
+            self._counters.udp_errors_unmatched += 1
+            return
+        source = (error.source, int.from_bytes(error.quoted[:2]))
+        destination = (error.destination, int.from_bytes(error.quoted[2:4]))
+        found = self._find(destination, source, is_group=False)
+        if not found:
+            self._counters.udp_errors_unmatched += 1
+            return
+        if error.error == errno.EMSGSIZE and error.mtu:
+            self._ip.lower_path_mtu(error.destination, error.mtu, now)
+        for endpoint in found:
+            if endpoint.remote == destination and (error.is_hard or error.error == errno.EMSGSIZE):
+                endpoint.error = error.error
+                self.report(endpoint, RD | WR | ERR)
+
+    # for endpoints
+
+    def report(self, endpoint: UdpEndpoint, bits: int) -> None:
+        """Raise an event of *endpoint*."""
+        self._events.raise_event(endpoint, bits)
+
+    def wake_blocked(self) -> None:
+        """The wire takes frames again: tell the endpoints that found it full."""
+        if self._blocked:
+            blocked, self._blocked = self._blocked, {}
+            for endpoint in blocked:
+                self.report(endpoint, WR)
+
+    def bind(
+        self,
+        endpoint: UdpEndpoint,
+        address: bytes | None,
+        port: int,
+        *,
+        reuse_address: bool = False,
+        reuse_port: bool = False,
+    ) -> None:
+        """Get a binding for *endpoint*; see `UdpEndpoint.bind`."""
+        if address is not None and not self._ip.may_bind(address):
+            raise OSError(errno.EADDRNOTAVAIL, f"bind: {ip_text(address)} is not our address")
+        binding = self._ports.bind(
+            PROTOCOL_UDP,
+            address,
+            port,
+            reuse_address=reuse_address,
+            reuse_port=reuse_port,
+            owner_text="a UDP socket",
+        )
+        endpoint.attach(binding)
+        self._by_port.setdefault(binding.port, []).append(endpoint)
+
+    def connect(self, endpoint: UdpEndpoint, remote: tuple[bytes, int] | None) -> None:
+        """Change the peer of *endpoint*; see `UdpEndpoint.connect`."""
+        if remote is not None:
+            remote = (_or_loopback(remote[0]), remote[1])
+            source = self._source(endpoint, remote[0])  # nothing is changed if this fails
+            if endpoint.binding is None:
+                self.bind(endpoint, None, 0)
+        self._disconnect(endpoint)
+        if remote is not None:
+            endpoint.remote = remote
+            endpoint.local = (source, endpoint.local[1])
+            self._connected.setdefault((*remote, *endpoint.local), []).append(endpoint)
+
+    def send(
+        self, endpoint: UdpEndpoint, data: Buffer, remote: tuple[bytes, int], now: float
+    ) -> int:
+        """Send one datagram of *endpoint*; see `UdpEndpoint.send`."""
+        address, port = _or_loopback(remote[0]), remote[1]
+        payload = data if type(data) is bytes else bytes(data)
+        length = udp.LENGTH + len(payload)
+        if len(payload) > MAX_PAYLOAD[len(address)]:
+            raise OSError(
+                errno.EMSGSIZE,
+                f"send: {len(payload)} octets, at most {MAX_PAYLOAD[len(address)]} fit",
+            )
+        if not 0 < port <= 0xFFFF:
+            raise OSError(errno.EINVAL, f"send: port {port} is not 1-65535")
+        source = self._source(endpoint, address)
+        path = self._ip.path(address)
+        if path.kind != LOCAL and self._ip.is_congested:
+            self._blocked[endpoint] = None
+            raise BlockingIOError(errno.EAGAIN, "send: the wire is full")
+        if endpoint.binding is None:
+            self.bind(endpoint, None, 0)
+        own_port = endpoint.local[1]
+        header = (own_port << 48 | port << 32 | length << 16).to_bytes(8)
+        if path.needs_checksum:
+            value = transport_checksum(source, address, PROTOCOL_UDP, header, payload) or 0xFFFF
+            state = CHECKSUM_COMPLETE
+        else:
+            value = fold(pseudo_header(source, address, PROTOCOL_UDP, length))
+            state = CHECKSUM_PARTIAL
+        if path.kind == GROUP and not path.is_broadcast:
+            hop_limit = endpoint.multicast_hop_limit
+        else:
+            hop_limit = endpoint.hop_limit
+        self._counters.udp_out += 1
+        self._ip.send(
+            source,
+            address,
+            PROTOCOL_UDP,
+            header[:6] + value.to_bytes(2),
+            payload,
+            now,
+            checksum=state,
+            hop_limit=max(0, hop_limit),  # programs say -1 for the default
+            traffic_class=endpoint.traffic_class,
+            dont_fragment=length <= path.room,  # Linux's IP_PMTUDISC_WANT
+            loop=endpoint.multicast_loop,
+        )
+        return len(payload)
+
+    def remove(self, endpoint: UdpEndpoint) -> None:
+        """Forget *endpoint*, and free its port."""
+        self._blocked.pop(endpoint, None)
+        self._disconnect(endpoint)
+        binding = endpoint.binding
+        if binding is not None:
+            bound = self._by_port[binding.port]
+            bound.remove(endpoint)
+            if not bound:
+                del self._by_port[binding.port]
+            binding.release()
+
+    def _disconnect(self, endpoint: UdpEndpoint) -> None:
+        if endpoint.remote is None:
+            return
+        key = (*endpoint.remote, *endpoint.local)
+        connected = self._connected[key]
+        connected.remove(endpoint)
+        if not connected:
+            del self._connected[key]
+        endpoint.remote = None
+        assert endpoint.binding is not None  # noqa: S101 - connecting binds
+        endpoint.local = (endpoint.binding.address, endpoint.binding.port)
+
+    def _source(self, endpoint: UdpEndpoint, destination: bytes) -> bytes:
+        """The address that datagrams of *endpoint* to *destination* come from."""
+        if not endpoint.may_broadcast and self._ip.is_broadcast(destination):
+            raise OSError(
+                errno.EACCES, f"send: {ip_text(destination)} is a broadcast address; SO_BROADCAST"
+            )
+        local = endpoint.local[0] if endpoint.binding is None else endpoint.binding.address
+        if local is None:
+            return self._ip.select_source(destination)
+        if len(local) != len(destination):
+            raise OSError(
+                errno.ENETUNREACH, f"send: {ip_text(local)} has no way to the other family"
+            )
+        if is_unspecified(local) or self._ip.is_group(local):
+            return self._ip.select_source(destination)
+        if not self._ip.is_local(local):
+            raise OSError(errno.EADDRNOTAVAIL, f"send: {ip_text(local)} is no longer our address")
+        if is_loopback(local) and not self._ip.is_local(destination):
+            raise OSError(errno.EINVAL, "send: a loopback address cannot leave this host")
+        self._ip.select_source(destination)  # for its error, if there is no route
+        return local
+
+    def _find(
+        self, source: tuple[bytes, int], destination: tuple[bytes, int], *, is_group: bool
+    ) -> list[UdpEndpoint]:
+        """The endpoints that a datagram is for: the closest match, or all members of a group."""
+        if not is_group:
+            connected = self._connected.get((*source, *destination))
+            if connected:
+                return connected[-1:]
+        address, port = destination
+        bound = self._by_port.get(port)
+        if not bound:
+            return []
+        found = [
+            endpoint
+            for endpoint in bound
+            if (endpoint.remote is None or endpoint.remote == source)
+            and (
+                endpoint.accepts(address)
+                if endpoint.remote is None or not is_group
+                else self._accepts_group(endpoint, address)
+            )
+        ]
+        if is_group or len(found) < 2:
+            return found
+        closest = [endpoint for endpoint in found if endpoint.local[0] == address] or found
+        if closest[-1].reuse_port:
+            # Spread by sender, and the same sender always to the same one.
+            spread = int.from_bytes(source[0]) + source[1]
+            return [closest[spread % len(closest)]]
+        return closest[-1:]
+
+    @staticmethod
+    def _accepts_group(endpoint: UdpEndpoint, group: bytes) -> bool:
+        """As `accepts`, by what a connected endpoint was bound to, not by where it sends from."""
+        binding = endpoint.binding
+        assert binding is not None  # noqa: S101 - connecting binds
+        return binding.address in (None, group, unspecified(group))
+
+
+def _or_loopback(address: bytes) -> bytes:
+    """Where Linux sends what is addressed to nobody in particular."""
+    if address in (IPV4_UNSPECIFIED, IPV6_UNSPECIFIED):
+        return _LOOPBACKS[len(address)]
+    return address
