@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from tests.wire.recording import BROADCAST, Running, frame_to, running
 
+from tests.wire.recording import BROADCAST, Running, frame_to, running
 from zttrio.errors import WireError
 from zttrio.header.frame import Frame
 from zttrio.wire import FrameRecord, Link, MemorySegment
@@ -116,12 +116,11 @@ async def test_the_others_deliver_when_the_first_station_stops(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     segment = MemorySegment(link=Link(delay=0.5))
-    async with running(segment.attach("b")) as (b,):
-        async with running(segment.attach("a")) as (a,):
-            async with running(segment.attach("first")):
-                pass
-            a.send(b.mac, b"x")
-            await b.port.wait_frames(1)
+    async with running(segment.attach("b")) as (b,), running(segment.attach("a")) as (a,):
+        async with running(segment.attach("first")):
+            pass
+        a.send(b.mac, b"x")
+        await b.port.wait_frames(1)
 
 
 async def test_a_frame_for_a_station_that_left_meanwhile_is_counted_and_dropped(
@@ -146,7 +145,7 @@ async def test_a_name_may_come_back_with_the_same_address() -> None:
         mac = a.mac
     async with running(segment.attach("a")) as (a,):
         assert a.mac == mac
-        with pytest.raises(WireError, match="its address .* is the one of a"):
+        with pytest.raises(WireError, match=r"its address .* is the one of a"):
             segment.attach("other", mac=mac)
 
 

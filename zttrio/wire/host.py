@@ -25,6 +25,7 @@ from zttrio.errors import WireError
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 
 from .folder import SegmentFolder
+from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 from .name import station_name
 
@@ -135,6 +136,7 @@ class HostSegment(Wire):
         if self._was_used:
             raise WireError("host segment: a wire serves one Network once; make a new one")
         self._was_used = True
+        keep_freed_memory()
         folder = SegmentFolder(self._wanted_folder)
         sock = _datagram_socket()
         self._caller = _datagram_socket()

@@ -24,6 +24,7 @@ from zttrio.errors import HeaderError, WireError
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.header.offload import split
 
+from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Tap(Wire):
         if self._was_used:
             raise WireError(f"tap {self.name}: a wire serves one Network once; make a new one")
         self._was_used = True
+        keep_freed_memory()
         fd = self._open()
         try:
             async with open_background() as self._background:
