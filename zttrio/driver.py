@@ -276,13 +276,13 @@ class Driver:
 
         Cancel it to give up; what is not finished then is `close`'s to reset.
         """
-        if self.is_closed:
-            return
-        now = trio.current_time()
-        for connection in list(self.stack.tcp.connections()):
-            connection.close(now)
-        self.flush()
-        while not self.is_closed and (self._wire_is_full or self.stack.tcp.has_unfinished()):
+        tcp = self.stack.tcp
+        if not self.is_closed:
+            now = trio.current_time()
+            for connection in list(tcp.connections()):
+                connection.close(now)
+            self.flush()
+        while (self._wire_is_full or tcp.has_unfinished()) and not self.is_closed:
             await self.wait_changed()
 
     def check(self) -> None:

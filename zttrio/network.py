@@ -139,7 +139,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     def addresses(self) -> tuple[Interface, ...]:
         """The addresses we have now, in the order they were added."""
         self._check_open()
-        return tuple(self._driver.stack.addresses)
+        return self._interfaces()
 
     async def wait_online(self) -> tuple[Interface, ...]:
         """Wait until we have an address on the wire, and return all of them.
@@ -155,6 +155,9 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         while not self._driver.stack.addresses:
             self._driver.check()
             await self._driver.wait_changed()
+        return self._interfaces()
+
+    def _interfaces(self) -> tuple[Interface, ...]:
         return tuple(self._driver.stack.addresses)
 
     def _check_open(self) -> None:
@@ -327,18 +330,20 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self._check_open()
         found = await self.getaddrinfo(host, 0, type=kernel.SOCK_DGRAM)
         self._driver.check()
-        started = trio.current_time()
-        request = self._driver.stack.icmp.ping(packed(found[0][4][0]), started)
+        address = packed(found[0][4][0])
+        request = self._driver.stack.icmp.ping(address, trio.current_time())
         waiters = Waiters(request)
+        self._driver.sockets.add(waiters)
         self._driver.flush()
         try:
-            while request.replied_at is None:
-                self._driver.check()
+            while request.reply_time is None:
                 if request.error:
                     raise OSError(request.error, f"{host}: {os.strerror(request.error)}")
                 await waiters.wait_readable()
-            return request.replied_at - started
+                self._driver.check()
+            return request.reply_time
         finally:
+            self._driver.sockets.discard(waiters)
             request.close()
 
     @contextmanager
@@ -368,20 +373,20 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             wire=wire.name,
             mac=mac_text(wire.mac),
             mtu=wire.mtu,
-            addresses=tuple(map(str, stack.addresses)),
+            addresses=tuple(map(str, self._interfaces())),
             connections=tuple(
                 ConnectionStatus(
                     state=connection.state,
                     local=_text(connection.local),
                     remote=_text(connection.remote),
-                    send_queue=connection.send_queue,
-                    receive_queue=connection.receive_queue,
+                    send_queue=connection.send_queued,
+                    receive_queue=connection.receive_queued,
                 )
                 for connection in stack.tcp.connections()
             ),
             sockets=(
                 *(
-                    SocketStatus("tcp", _text(listener.local), listener.waiting)
+                    SocketStatus("tcp", _text(listener.local), listener.queued)
                     for listener in stack.tcp.listeners()
                 ),
                 *(

@@ -63,11 +63,8 @@ async def open_pair(
     *, link: Link | None = None, config: Config = QUICK, seed: int = 1
 ) -> AsyncGenerator[Pair, None]:
     """Two Networks, a and b, on a segment of their own."""
-    async with (
-        Lab(seed=seed, link=link or Link(delay=0.001)) as lab,
-        lab.network("a", config=config) as a,
-        lab.network("b", config=config) as b,
-    ):
+    lab = Lab(seed=seed, link=link or Link(delay=0.001))
+    async with lab.network("a", config=config) as a, lab.network("b", config=config) as b:
         await a.wait_online()
         await b.wait_online()
         yield Pair(lab, a, b)

@@ -9,6 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from zttrio.testing import Lab
+
 from .conftest import Pair, open_pair
 
 if TYPE_CHECKING:
@@ -185,9 +187,8 @@ async def test_cancelling_ping_and_wait_online(autojump_clock: trio.testing.Mock
 
 
 async def test_cancelling_the_network_itself(autojump_clock: trio.testing.MockClock) -> None:
-    from zttrio.testing import Lab
-
-    async with Lab(seed=3) as lab, lab.network("server") as server:
+    lab = Lab(seed=3)
+    async with lab.network("server") as server:
         await server.wait_online()
         host = str(server.addresses[0].ip)
         async with trio.open_nursery() as nursery:

@@ -104,7 +104,8 @@ async def test_the_body_s_error_leaves_as_the_same_object(
 async def test_leaving_delivers_what_was_sent_and_says_goodbye(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with Lab(seed=1, link=Link(delay=0.05)) as lab, lab.network("b") as b:
+    lab = Lab(seed=1, link=Link(delay=0.05))
+    async with lab.network("b") as b:
         await b.wait_online()
         (listener,) = await b.open_tcp_listeners(7, host="0.0.0.0")
         async with lab.network("a") as a:
@@ -121,7 +122,8 @@ async def test_leaving_delivers_what_was_sent_and_says_goodbye(
 
 
 async def test_a_cancelled_body_says_goodbye_too(autojump_clock: trio.testing.MockClock) -> None:
-    async with Lab(seed=1, link=Link(delay=0.05)) as lab, lab.network("b") as b:
+    lab = Lab(seed=1, link=Link(delay=0.05))
+    async with lab.network("b") as b:
         await b.wait_online()
         (listener,) = await b.open_tcp_listeners(7, host="0.0.0.0")
         with trio.move_on_after(3):
@@ -138,7 +140,8 @@ async def test_a_cancelled_body_says_goodbye_too(autojump_clock: trio.testing.Mo
 async def test_leaving_resets_a_peer_that_does_not_finish_within_linger(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with Lab(seed=1, link=Link(delay=0.001)) as lab, lab.network("b") as b:
+    lab = Lab(seed=1, link=Link(delay=0.001))
+    async with lab.network("b") as b:
         await b.wait_online()
         (listener,) = await b.open_tcp_listeners(7, host="0.0.0.0")
         async with lab.network("a", config=Config(linger=1.5)) as a:
@@ -199,11 +202,8 @@ async def test_instruments_see_both_directions(autojump_clock: trio.testing.Mock
             self.sent += len(frames)
 
     counting = Counting()
-    async with (
-        Lab(seed=1) as lab,
-        lab.network("a", instruments=[counting]) as a,
-        lab.network("b") as b,
-    ):
+    lab = Lab(seed=1)
+    async with lab.network("a", instruments=[counting]) as a, lab.network("b") as b:
         await a.wait_online()
         await b.wait_online()
         await a.ping(str(b.addresses[0].ip))

@@ -14,6 +14,7 @@ from .options import Options
 from .standin import Nothing, StandIn
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import Iterable
     from types import TracebackType
 
@@ -90,7 +91,7 @@ class Socket(trio.socket.SocketType):
 
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,  # noqa: PYI036 - a false alarm of the rule
+        exc_type: builtins.type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
@@ -274,8 +275,7 @@ class Socket(trio.socket.SocketType):
         if value is None:
             value = bytes(optlen or 0)
         self._options.set(level, optname, value)
-        for endpoint in self._endpoints():
-            self._options.apply(endpoint)
+        self._configure()
         self._driver.flush()
 
     def _get_option(self, level: int, optname: int) -> int | bytes:
@@ -283,8 +283,8 @@ class Socket(trio.socket.SocketType):
             return 0
         return self._options.get(level, optname)
 
-    def _endpoints(self) -> Iterable[events.Endpoint]:
-        """What the options act on."""
+    def _configure(self) -> None:
+        """Give the options to the endpoints there are."""
         raise NotImplementedError
 
     # what both kinds do with the same calls

@@ -35,8 +35,9 @@ class DatagramSocket(Socket):
     def _release(self) -> None:
         self._endpoint.close()
 
-    def _endpoints(self) -> Iterable[UdpEndpoint]:
-        return (self._endpoint,)
+    def _configure(self) -> None:
+        for name, value in self._options.changes().items():
+            setattr(self._endpoint, name, value)
 
     def _local(self) -> tuple[bytes | None, int]:
         return self._endpoint.local
@@ -59,7 +60,12 @@ class DatagramSocket(Socket):
         await trio.lowlevel.checkpoint()
         host, port = self._resolve(address, local=True)
         chosen = host if any(host) else self._wildcard()
-        self._endpoint.bind(chosen, port, **self._options.reuse())
+        self._endpoint.bind(
+            chosen,
+            port,
+            reuse_address=self._options.reuses_address,
+            reuse_port=self._options.reuses_port,
+        )
 
     async def connect(self, address: Any) -> None:
         """Choose the peer: datagrams go there, and only its own are received.
@@ -175,13 +181,18 @@ class DatagramSocket(Socket):
             raise OSError(errno.EOPNOTSUPP, f"send: flags {flags:#x} are not supported")
         await trio.lowlevel.checkpoint()
         remote = None if address is None else self._resolve(address, local=False)
-        await self._driver.wait_sendable()
-        self._check_waiting()
-        sent = self._endpoint.send(data, remote, trio.current_time())
-        self._driver.flush()
-        return sent
+        while True:
+            await self._driver.wait_sendable()
+            self._check_waiting()
+            try:
+                sent = self._endpoint.send(data, remote, trio.current_time())
+            except BlockingIOError:
+                await self._waiters.wait_writable()
+            else:
+                self._driver.flush()
+                return sent
 
-    async def send(self, data: Buffer, flags: int = 0, /) -> int:
+    async def send(self, data: Any, flags: int = 0, /) -> int:
         """Send one datagram to the connected peer; waits only while the wire is full.
 
         Raises:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Options"]
 
 _LINGER = struct.Struct("@ii")
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux's; Python 3.11 has no name for it
 
 
 def _boolean(value: int) -> int:
@@ -29,9 +30,21 @@ def _buffer(value: int) -> int:
     return max(2048, min(value, 1 << 26)) * 2  # Linux doubles what is asked for, and reports that
 
 
+def _half(value: int) -> int:
+    return value // 2
+
+
 def _octet(value: int) -> int:
-    if not -1 <= value <= 255:
-        raise OSError(errno.EINVAL, f"socket option: {value} is not -1 to 255")
+    if not 0 <= value <= 255:
+        raise OSError(errno.EINVAL, f"socket option: {value} is not 0 to 255")
+    return value
+
+
+def _hops(value: int) -> int:
+    if value == -1:  # "the default", as everywhere
+        return 64
+    if not 1 <= value <= 255:
+        raise OSError(errno.EINVAL, f"socket option: {value} is neither -1 nor 1 to 255")
     return value
 
 
@@ -47,41 +60,61 @@ def _not_negative(value: int) -> int:
     return value
 
 
+def _from_milliseconds(value: int) -> float:
+    return value / 1000
+
+
 @attrs.frozen
 class _Option:
-    """One row: the attribute it is on an endpoint (if any), its default, and what is allowed."""
+    """One row of the table.
 
-    attribute: str | None
+    Attributes:
+        name: what the endpoint calls it, or None if the endpoint need not know.
+        default: what a program reads that has not set it.
+        clean: turns what a program sets into what it reads back.
+        convert: turns that into what the endpoint wants.
+    """
+
+    name: str | None
     default: int
     clean: Callable[[int], int] = _boolean
-    is_inherited: bool = True
+    convert: Callable[[int], float] = bool
 
 
-_SOCKET = {
+_BOTH = {
     (kernel.SOL_SOCKET, kernel.SO_REUSEADDR): _Option(None, 0),
     (kernel.SOL_SOCKET, kernel.SO_REUSEPORT): _Option(None, 0),
-    (kernel.SOL_SOCKET, kernel.SO_BROADCAST): _Option("may_broadcast", 0),
-    (kernel.SOL_SOCKET, kernel.SO_KEEPALIVE): _Option("keepalive", 0),
-    (kernel.SOL_SOCKET, kernel.SO_RCVBUF): _Option("receive_buffer", 131_072, _buffer),
-    (kernel.SOL_SOCKET, kernel.SO_SNDBUF): _Option("send_buffer", 16_384, _buffer),
-    (kernel.IPPROTO_IP, kernel.IP_TTL): _Option("hop_limit", 64, _octet),
-    (kernel.IPPROTO_IP, kernel.IP_TOS): _Option("traffic_class", 0, _octet),
-    # The four-tuple decides here anyway, not the port alone.
-    (kernel.IPPROTO_IP, 24): _Option(None, 0),  # IP_BIND_ADDRESS_NO_PORT
+    (kernel.SOL_SOCKET, kernel.SO_RCVBUF): _Option("receive_buffer", 131_072, _buffer, _half),
+    (kernel.SOL_SOCKET, kernel.SO_SNDBUF): _Option("send_buffer", 16_384, _buffer, _half),
+    (kernel.IPPROTO_IP, kernel.IP_TTL): _Option("hop_limit", 64, _hops, int),
+    (kernel.IPPROTO_IP, kernel.IP_TOS): _Option("traffic_class", 0, _octet, int),
+    # A connection's port is chosen by its four-tuple here in any case.
+    (kernel.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT): _Option(None, 0),
 }
 _IPV6 = {
     (kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY): _Option(None, 0),
-    (kernel.IPPROTO_IPV6, kernel.IPV6_UNICAST_HOPS): _Option("hop_limit", 64, _octet),
-    (kernel.IPPROTO_IPV6, kernel.IPV6_TCLASS): _Option("traffic_class", 0, _octet),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_UNICAST_HOPS): _Option("hop_limit", 64, _hops, int),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_TCLASS): _Option("traffic_class", 0, _octet, int),
 }
 _TCP = {
+    (kernel.SOL_SOCKET, kernel.SO_KEEPALIVE): _Option("keep_alive", 0),
     (kernel.IPPROTO_TCP, kernel.TCP_NODELAY): _Option("nodelay", 0),
-    (kernel.IPPROTO_TCP, kernel.TCP_NOTSENT_LOWAT): _Option(
-        "notsent_lowat", 0xFFFF_FFFF, _not_negative
+    (kernel.IPPROTO_TCP, kernel.TCP_CORK): _Option("cork", 0),
+    (kernel.IPPROTO_TCP, kernel.TCP_QUICKACK): _Option("quick_ack", 0),
+    (kernel.IPPROTO_TCP, kernel.TCP_KEEPIDLE): _Option("keep_idle", 7200, _positive, float),
+    (kernel.IPPROTO_TCP, kernel.TCP_KEEPINTVL): _Option("keep_interval", 75, _positive, float),
+    (kernel.IPPROTO_TCP, kernel.TCP_KEEPCNT): _Option("keep_count", 9, _positive, int),
+    (kernel.IPPROTO_TCP, kernel.TCP_USER_TIMEOUT): _Option(
+        "user_timeout", 0, _not_negative, _from_milliseconds
     ),
-    (kernel.IPPROTO_TCP, kernel.TCP_KEEPIDLE): _Option("keepidle", 7200, _positive),
-    (kernel.IPPROTO_TCP, kernel.TCP_KEEPINTVL): _Option("keepintvl", 75, _positive),
-    (kernel.IPPROTO_TCP, kernel.TCP_KEEPCNT): _Option("keepcnt", 9, _positive),
+    # What a program may have unsent is bounded by the send buffer alone: data that waits here is
+    # kept by reference, and long pieces of it are what makes sending cheap.
+    (kernel.IPPROTO_TCP, kernel.TCP_NOTSENT_LOWAT): _Option(None, -1, _not_negative, int),
+}
+_UDP = {
+    (kernel.SOL_SOCKET, kernel.SO_BROADCAST): _Option("may_broadcast", 0),
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_TTL): _Option("multicast_hop_limit", 1, _hops, int),
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_LOOP): _Option("multicast_loop", 1),
 }
 
 
@@ -104,20 +137,21 @@ class Options:
         """True if an IPv6 socket keeps to IPv6."""
         return bool(self._values.get((kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY), 0))
 
-    def reuse(self) -> dict[str, bool]:
-        """How the socket shares its port, as keyword arguments for `Ports.bind`."""
-        values = self._values
-        return {
-            "reuse_address": bool(values.get((kernel.SOL_SOCKET, kernel.SO_REUSEADDR))),
-            "reuse_port": bool(values.get((kernel.SOL_SOCKET, kernel.SO_REUSEPORT))),
-        }
+    @property
+    def reuses_address(self) -> bool:
+        """SO_REUSEADDR."""
+        return bool(self._values.get((kernel.SOL_SOCKET, kernel.SO_REUSEADDR)))
+
+    @property
+    def reuses_port(self) -> bool:
+        """SO_REUSEPORT."""
+        return bool(self._values.get((kernel.SOL_SOCKET, kernel.SO_REUSEPORT)))
 
     def _row(self, level: int, name: int) -> _Option:
-        row = _SOCKET.get((level, name))
+        key = (level, name)
+        row = _BOTH.get(key) or (_TCP if self._type == kernel.SOCK_STREAM else _UDP).get(key)
         if row is None and self._family == kernel.AF_INET6:
-            row = _IPV6.get((level, name))
-        if row is None and self._type == kernel.SOCK_STREAM:
-            row = _TCP.get((level, name))
+            row = _IPV6.get(key)
         if row is None:
             raise OSError(
                 errno.ENOPROTOOPT, f"socket option: level {level} option {name} is not known here"
@@ -161,19 +195,18 @@ class Options:
             value = int.from_bytes(bytes(value[:4]), "little", signed=True)
         self._values[level, name] = row.clean(value)
 
-    def apply(self, endpoint: Any) -> None:
-        """Give *endpoint* everything that was set and that it has an attribute for."""
-        for (level, name), value in self._values.items():
-            attribute = self._row(level, name).attribute
-            if attribute is not None and hasattr(endpoint, attribute):
-                setattr(endpoint, attribute, value)
-        if hasattr(endpoint, "linger"):
-            is_on, seconds = self._linger
-            endpoint.linger = float(seconds) if is_on else None
+    def changes(self) -> dict[str, Any]:
+        """Everything that was set, by the names of the endpoint."""
+        changes: dict[str, Any] = {}
+        for key, value in self._values.items():
+            row = self._row(*key)
+            if row.name is not None:
+                changes[row.name] = row.convert(value)
+        if self._type == kernel.SOCK_STREAM and self._linger[0]:
+            changes["linger"] = float(self._linger[1])
+        return changes
 
     def inherit(self, accepted: Options) -> None:
-        """Give the options of a listener to a socket it has accepted."""
-        accepted._values = {
-            key: value for key, value in self._values.items() if self._row(*key).is_inherited
-        }
+        """Give the options of a listener to a socket it has accepted, all of them as on Linux."""
+        accepted._values = dict(self._values)
         accepted._linger = self._linger

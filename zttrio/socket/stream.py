@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from zttrio.header.address import packed
+from zttrio.stack.tcp.state import CLOSED, SYN_RECEIVED, SYN_SENT
 
 from .base import Socket
 from .standin import Nothing
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from zttrio.driver import Driver
-    from zttrio.header.frame import Buffer
     from zttrio.resolve import Resolver
     from zttrio.stack.ports import Binding
     from zttrio.stack.tcp.connection import TcpConnection
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamSocket"]
 
+_OPENING = (SYN_SENT, SYN_RECEIVED)
+_NOT_CONNECTED = (*_OPENING, CLOSED)
 _DEFAULT_MSS = 536  # RFC 9293 3.7.1, what Linux reports before there is a connection
 
 
@@ -60,8 +62,12 @@ class StreamSocket(Socket):
             self._binding.release()
             self._binding = None
 
-    def _endpoints(self) -> Iterable[TcpConnection | TcpListener]:
-        return [endpoint for endpoint in (self._connection, self._listener) if endpoint is not None]
+    def _configure(self) -> None:
+        if changes := self._options.changes():
+            if self._connection is not None:
+                self._connection.configure(**changes)
+            if self._listener is not None:
+                self._listener.configure(**changes)
 
     def _local(self) -> tuple[bytes | None, int]:
         if self._connection is not None:
@@ -73,7 +79,7 @@ class StreamSocket(Socket):
         return None, 0
 
     def _remote(self) -> tuple[bytes, int] | None:
-        if self._connection is None or not self._connection.is_connected:
+        if self._connection is None or self._connection.state in _NOT_CONNECTED:
             return None
         return self._connection.remote
 
@@ -98,7 +104,12 @@ class StreamSocket(Socket):
         if self._binding is not None or self._connection is not None or self._listener is not None:
             raise OSError(errno.EINVAL, f"bind: socket already has {self._local_text()}")
         chosen = host if any(host) else self._wildcard()
-        self._binding = self._driver.stack.tcp.bind(chosen, port, **self._options.reuse())
+        self._binding = self._driver.stack.tcp.bind(
+            chosen,
+            port,
+            reuse_address=self._options.reuses_address,
+            reuse_port=self._options.reuses_port,
+        )
 
     # opening
 
@@ -121,7 +132,7 @@ class StreamSocket(Socket):
             self._binding = tcp.bind(self._wildcard(), 0)
         self._listener = tcp.listen(self._binding, max(1, backlog), trio.current_time())
         self._binding = None  # the listener's from now on
-        self._options.apply(self._listener)
+        self._configure()
         self._attend(self._listener)
 
     async def accept(self) -> tuple[StreamSocket, Any]:
@@ -170,25 +181,24 @@ class StreamSocket(Socket):
         if self._listener is not None:
             raise OSError(errno.EISCONN, "connect: socket listens")
         if self._connection is not None:
-            connected = self._connection.is_connected
-            code = errno.EISCONN if connected else errno.EALREADY
+            code = errno.EALREADY if self._connection.state in _OPENING else errno.EISCONN
             raise OSError(code, f"connect: {os.strerror(code)}")
         connection = self._driver.stack.tcp.connect(
             (host, port), trio.current_time(), binding=self._binding
         )
         self._binding = None  # the connection's from now on
         self._connection = connection
-        self._options.apply(connection)
+        self._configure()
         self._attend(connection)
         self._driver.flush()
         try:
-            while not connection.is_connected:
-                if code := connection.take_error():
-                    self._connection = None
-                    self._attend(Nothing())
-                    raise OSError(code, f"connecting to {address[0]}:{port}: {os.strerror(code)}")
+            while connection.state in _OPENING:
                 await self._waiters.wait_writable()
                 self._check_waiting()
+            if code := connection.take_error():
+                self._connection = None
+                self._attend(Nothing())
+                raise OSError(code, f"connecting to {address[0]}:{port}: {os.strerror(code)}")
         except trio.Cancelled:
             connection.abort(trio.current_time())
             self.close()
@@ -209,7 +219,7 @@ class StreamSocket(Socket):
         self._check()
         if flag not in (kernel.SHUT_RD, kernel.SHUT_WR, kernel.SHUT_RDWR):
             raise OSError(errno.EINVAL, f"shutdown: {flag} is none of SHUT_RD, SHUT_WR, SHUT_RDWR")
-        if self._connection is None or not self._connection.is_connected:
+        if self._connection is None or self._connection.state in _NOT_CONNECTED:
             raise OSError(errno.ENOTCONN, "shutdown: socket is not connected")
         now = trio.current_time()
         if flag != kernel.SHUT_RD:
@@ -223,7 +233,8 @@ class StreamSocket(Socket):
 
     def is_readable(self) -> bool:
         """True if a receive (or accept) would return at once."""
-        return any(endpoint.is_readable for endpoint in self._endpoints())
+        endpoint = self._connection or self._listener
+        return endpoint is not None and endpoint.is_readable
 
     async def recv(self, buflen: int, flags: int = 0, /) -> bytes:
         """Up to *buflen* octets; b"" is the end of the stream.  Cancelling loses nothing.
@@ -274,7 +285,7 @@ class StreamSocket(Socket):
             await self._waiters.wait_writable()
             self._check_waiting()
 
-    async def send(self, data: Buffer, flags: int = 0, /) -> int:
+    async def send(self, data: Any, flags: int = 0, /) -> int:
         """Queue what fits of *data*, waiting while nothing does; returns the octets taken.
 
         ``bytes`` are kept by reference, anything else is copied.  If this is cancelled, nothing
