@@ -119,6 +119,42 @@ class Counters:
     tcp_out: int = 0
     tcp_malformed: int = 0
     tcp_bad_checksum: int = 0
+    tcp_not_unicast: int = 0  # to a group address, or port 0: never answered
+    tcp_no_connection: int = 0
+    tcp_active_opens: int = 0
+    tcp_passive_opens: int = 0
+    tcp_failed_opens: int = 0
+    tcp_syn_queue_full: int = 0
+    tcp_accept_queue_full: int = 0
+    tcp_resets_in: int = 0
+    tcp_resets_out: int = 0
+    tcp_resets_ignored: int = 0  # not at the exact sequence number (RFC 5961)
+    tcp_challenges_out: int = 0  # ACKs for what was not acceptable
+    tcp_challenges_limited: int = 0
+    tcp_no_ack: int = 0
+    tcp_ack_unsent: int = 0
+    tcp_ack_too_old: int = 0
+    tcp_no_timestamp: int = 0
+    tcp_paws: int = 0
+    tcp_out_of_window: int = 0
+    tcp_beyond_window: int = 0
+    tcp_beyond_fin: int = 0
+    tcp_duplicates: int = 0
+    tcp_out_of_order: int = 0
+    tcp_out_of_order_dropped: int = 0
+    tcp_bad_sack: int = 0
+    tcp_reneged: int = 0
+    tcp_retransmits: int = 0
+    tcp_recoveries: int = 0
+    tcp_timeouts: int = 0
+    tcp_window_probes: int = 0
+    tcp_after_close: int = 0  # data that came for a program which had closed
+    tcp_aborts_unread: int = 0  # closed with unread data, so reset
+    tcp_orphans_dropped: int = 0
+    tcp_time_wait_evicted: int = 0
+    tcp_time_wait_reused: int = 0
+    tcp_errors_unmatched: int = 0  # news of a segment that we do not know
+    tcp_errors_refused: int = 0  # about a sequence number that is not in flight (RFC 5927)
 
     def as_dict(self) -> dict[str, int]:
         """All counts by name, in the order of the layers."""

@@ -1,0 +1,544 @@
+"""What arrives: the checks of RFC 9293 3.10.7 in their order, with RFC 5961's and RFC 7323's.
+
+The first few lines of `receive_segment` are the fast path (header prediction): an established
+connection, the next data or the next ACK in order, and nothing unusual.  Everything else takes the
+complete way behind it, and the two must agree.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from math import inf
+from typing import TYPE_CHECKING
+
+from zttrio.header.tcp import ACK, FIN, PSH, RST, SYN, TcpHeader
+from zttrio.stack.events import CONN, RD, WR
+
+from .congestion import initial_window
+from .receivequeue import ReceiveQueue
+from .recovery import Recoverer
+from .seq import MASK, is_newer, unwrap
+from .state import (
+    CLOSE_WAIT,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    LAST_ACK,
+    MAY_RECEIVE,
+    SYN_RECEIVED,
+    SYN_SENT,
+)
+
+if TYPE_CHECKING:
+    from zttrio.header.frame import Buffer
+    from zttrio.stack.packet import Packet
+
+__all__ = ["Receiver"]
+
+_STAMP = struct.Struct("!III")
+_STAMP_WORD = 0x0101080A
+_UNUSUAL = 0xFF & ~(ACK | PSH)
+MAX_SCALE = 14  # RFC 7323 2.3
+STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
+QUICK_ACKS = 16  # Linux's TCP_MAX_QUICKACKS: the peer is in slow start and counts on them
+
+
+class Receiver(Recoverer):
+    """A connection that can be fed segments."""
+
+    __slots__ = ()
+
+    def enter_time_wait(self, now: float) -> None:
+        """Both directions are finished; see `connection`."""
+        raise NotImplementedError
+
+    def finish(self, now: float) -> None:
+        """The last ACK has arrived; see `connection`."""
+        raise NotImplementedError
+
+    def receive_segment(
+        self,
+        packet: Packet,
+        seq: int,
+        ack: int,
+        words: int,
+        window: int,
+        transport: Buffer,
+        data: Buffer,
+        now: float,
+    ) -> None:
+        """Take in one segment (or super-segment) whose checksum is right.
+
+        Args:
+            packet: as the IP layer delivered it.
+            seq: as on the wire.
+            ack: as on the wire.
+            words: data offset and flags, the 16 bits as on the wire.
+            window: as on the wire.
+            transport: at least the whole TCP header.
+            data: what follows it.
+            now: the time.
+        """
+        self.received_at = now
+        number = self.rcv_nxt
+        if words & _UNUSUAL or seq != number & MASK or self.state != ESTABLISHED:
+            self._receive_any(packet, words & 0xFF, transport, data, now)
+            return
+        if self.ts_ok:
+            if words >> 12 != 8:
+                self._receive_any(packet, words & 0xFF, transport, data, now)
+                return
+            word, stamp, echo = _STAMP.unpack_from(transport, 20)
+            if word != _STAMP_WORD or (stamp - self.ts_recent) & 0x8000_0000:
+                self._receive_any(packet, words & 0xFF, transport, data, now)
+                return
+            if number == self.last_ack_sent:
+                self.ts_recent = stamp
+                self.ts_recent_at = now
+        elif words >> 12 == 5:
+            echo = None
+        else:
+            self._receive_any(packet, words & 0xFF, transport, data, now)
+            return
+        size = len(data)
+        ack = unwrap(ack, self.snd_una)
+        queue = self.receive_queue
+        if (
+            ack < self.snd_una
+            or ack > self.snd_nxt
+            or size > self.rcv_adv - number
+            or (queue is not None and queue.ahead)
+            or (size == 0 and (ack == self.snd_una or window << self.snd_scale == 0))
+            or self.is_read_closed
+        ):
+            self._receive_any(packet, words & 0xFF, transport, data, now)
+            return
+        # From here on: the next segment in order, with an acceptable ACK.
+        self.snd_wl1 = number
+        self.snd_wl2 = ack
+        window <<= self.snd_scale
+        if window != self.snd_wnd:
+            self._change_window(window)
+        if ack != self.snd_una:
+            self.acknowledge(ack, (), echo, False, now)
+            self._after_ack()
+        if size:
+            if queue is None:
+                queue = self.receive_queue = ReceiveQueue()
+            queue.append(data)
+            self.rcv_nxt = number + size
+            self._note_data(size, packet.gso_size, now)
+
+    def _change_window(self, window: int) -> None:
+        """The peer announces another window."""
+        if not self.snd_wnd and window:
+            self.retries = 0
+            self.rtt.backoff = 0
+        if window > self.max_snd_wnd:
+            self.max_snd_wnd = window
+        self.snd_wnd = window
+        if self.write_end > self.snd_nxt or self.fin_queued:
+            self.mark_dirty()
+
+    def _after_ack(self) -> None:
+        """Octets of ours were acknowledged: there may be room to write, and a reason to send."""
+        if self.write_end > self.snd_nxt or self.board.lost or self.fin_queued:
+            self.mark_dirty()
+        if self.wanted & WR and self.is_writable:
+            self.layer.events.raise_event(self, WR)
+
+    @property
+    def is_writable(self) -> bool:
+        """True if `send` would take a worthwhile amount, or raise at once; see `connection`."""
+        raise NotImplementedError
+
+    def _note_data(self, size: int, gso_size: int, now: float) -> None:
+        """*size* octets were added to the stream in order: tell the reader, think of the ACK."""
+        segment = gso_size or size
+        if segment > self.rcv_mss:
+            self.rcv_mss = min(segment, self.adv_mss)
+        self.data_at = now
+        self.ack_octets += size
+        if not self.is_acking:
+            self.is_acking = True
+            self.layer.acking.append(self)
+        elif self.ack_octets >= 2 * self.rcv_mss:
+            # A peer that does not merge its segments counts on an ACK for every second one.
+            self.send_ack(now)
+        if self.wanted & RD:
+            self.layer.events.raise_event(self, RD)
+
+    def finish_burst(self, now: float) -> None:
+        """The burst is over: acknowledge it, or arm the delayed ACK (RFC 9293 3.8.6.3)."""
+        self.is_acking = False
+        if self.ack_now:
+            self.send_ack(now)
+        elif self.ack_octets:
+            if self.ack_octets >= 2 * self.rcv_mss or self.options.quick_ack:
+                self.send_ack(now)
+            elif self.quick_acks and not self.is_interactive:
+                self.quick_acks -= 1
+                self.send_ack(now)
+            elif self.ack_at > now + self.layer.config.delayed_ack:
+                self.ack_at = now + self.layer.config.delayed_ack
+                self.arm(self.ack_at)
+
+    def schedule_ack(self) -> None:
+        """Acknowledge at the end of this burst, whatever the delayed-ACK rules say."""
+        self.ack_now = True
+        if not self.is_acking:
+            self.is_acking = True
+            self.layer.acking.append(self)
+
+    # the complete way
+
+    def _receive_any(
+        self, packet: Packet, flags: int, transport: Buffer, data: Buffer, now: float
+    ) -> None:
+        header = TcpHeader.parse(transport)
+        if self.state == SYN_SENT:
+            self._receive_in_syn_sent(packet, header, data, now)
+            return
+        seq = unwrap(header.seq, self.rcv_nxt)
+        if self.state == SYN_RECEIVED and flags & SYN and seq == self.irs and not flags & RST:
+            # The SYN again: either our answer was lost, or both sides have called at once and this
+            # is the peer's answer (RFC 9293 3.5 figure 8).
+            if not flags & ACK:
+                self.send_syn(now)
+                return
+            seq += 1
+            flags &= ~SYN
+            self.schedule_ack()
+        if not self._check_stamp(header, now):
+            return
+        if not self._check_sequence(flags, seq, len(data), now):
+            return
+        if flags & RST:
+            self._receive_reset(seq, now)
+            return
+        self._note_stamp(header, seq, now)
+        if flags & SYN:
+            self.send_challenge(now)  # RFC 5961 section 4: whatever its number
+            return
+        if not flags & ACK:
+            self.layer.counters.tcp_no_ack += 1
+            return
+        if not self._receive_ack(packet, header, seq, len(data), now):
+            return
+        # Urgent data is in-line data (RFC 6093 section 6): the pointer is not looked at.
+        if data or flags & FIN:
+            self._receive_text(seq, data, bool(flags & FIN), packet.gso_size, now)
+
+    def _check_stamp(self, header: TcpHeader, now: float) -> bool:
+        """RFC 7323 5.3 R1: a segment with an old timestamp is an old segment (PAWS)."""
+        if not self.ts_ok or header.flags & RST:
+            return True  # RFC 7323 5.2: resets are judged by their number alone
+        stamp = header.timestamp
+        if stamp is None:
+            self.layer.counters.tcp_no_timestamp += 1
+            return False  # RFC 7323 3.2: not from a peer that has agreed to send them
+        if is_newer(self.ts_recent, stamp[0]) and now - self.ts_recent_at <= STAMP_LIFETIME:
+            self.layer.counters.tcp_paws += 1
+            self.send_challenge(now)
+            return False
+        return True
+
+    def _note_stamp(self, header: TcpHeader, seq: int, now: float) -> None:
+        """RFC 7323 4.3: what we echo is from the segment that our last ACK stopped in front of."""
+        if self.ts_ok and header.timestamp is not None and seq <= self.last_ack_sent:
+            self.ts_recent = header.timestamp[0]
+            self.ts_recent_at = now
+
+    def _check_sequence(self, flags: int, seq: int, size: int, now: float) -> bool:
+        """RFC 9293 3.10.7.4, first: is any of this inside the window?"""
+        rcv_nxt = self.rcv_nxt
+        length = size + (flags & FIN) + (flags >> 1 & 1)
+        if length == 0:
+            # One octet more than RFC 9293 3.4 allows: the ACKs of a peer that has filled the
+            # window carry its right edge as sequence number, and matter.
+            if rcv_nxt <= seq <= self.rcv_adv:
+                return True
+        elif self.rcv_adv > rcv_nxt:
+            if seq < self.rcv_adv and seq + length > rcv_nxt:
+                return True
+        elif seq == rcv_nxt and flags & (ACK | RST):
+            return True  # no room for data, but the ACK counts; `_receive_text` drops the rest
+        if flags & RST:
+            self.layer.counters.tcp_resets_ignored += 1
+            return False
+        self.layer.counters.tcp_out_of_window += 1
+        if size and seq + length <= rcv_nxt and self.sack_ok:
+            # All of it had arrived before: say so (RFC 2883), then the peer can tell a needless
+            # retransmission from a loss.
+            if self.receive_queue is None:
+                self.receive_queue = ReceiveQueue()
+            self.receive_queue.duplicate = (seq, seq + size)
+        if length and not flags & SYN:
+            self.send_ack(now)  # the peer waits for it; only bare segments make ACK storms
+        else:
+            self.send_challenge(now)
+        return False
+
+    def _receive_reset(self, seq: int, now: float) -> None:
+        """RFC 9293 3.10.7.4, second; RFC 5961 section 3: only the exact number counts."""
+        if seq != self.rcv_nxt:
+            self.layer.counters.tcp_resets_ignored += 1
+            self.send_challenge(now)
+            return
+        self.layer.counters.tcp_resets_in += 1
+        if self.state == SYN_RECEIVED:
+            self.fail(errno.ECONNREFUSED, now)
+        elif self.state == CLOSE_WAIT:
+            self.fail(errno.EPIPE, now)  # as Linux: the peer had finished sending
+        elif self.state in (CLOSING, LAST_ACK):
+            self.finish(now)
+        else:
+            self.fail(errno.ECONNRESET, now)
+
+    def _receive_ack(
+        self, packet: Packet, header: TcpHeader, seq: int, size: int, now: float
+    ) -> bool:
+        """RFC 9293 3.10.7.4, fifth: the ACK field.  False if the segment ends here."""
+        ack = unwrap(header.ack, self.snd_una)
+        if self.state == SYN_RECEIVED:
+            if not self.snd_una < ack <= self.snd_nxt:
+                self.layer.reset_stranger(packet, header, size, now)
+                return False
+            self.become_established(header, now)
+        if ack > self.snd_nxt:
+            if not (self.is_probe_out and ack == self.snd_nxt + 1):
+                self.layer.counters.tcp_ack_unsent += 1
+                self.send_challenge(now)
+                return False
+            self.absorb_probe(ack, now)
+            if ack > self.write_end:  # the probe was the FIN
+                self.last_sent_at = now
+        if ack < self.snd_una - self.max_snd_wnd:
+            # RFC 5961 section 5: too old to be anything but a guess.
+            self.layer.counters.tcp_ack_too_old += 1
+            self.send_challenge(now)
+            return False
+        window = header.window << self.snd_scale
+        flags = header.flags
+        is_duplicate = (
+            ack == self.snd_una
+            and not size
+            and not flags & FIN
+            and window == self.snd_wnd
+            and self.snd_una != self.snd_nxt
+        )
+        if ack >= self.snd_una and (
+            self.snd_wl1 < seq or (self.snd_wl1 == seq and self.snd_wl2 <= ack)
+        ):
+            self.snd_wl1 = seq
+            self.snd_wl2 = ack
+            if window != self.snd_wnd:
+                self._change_window(window)
+        if self.persist_at < inf:
+            self.retries = 0  # the peer lives, its window is closed
+        blocks: tuple[tuple[int, int], ...] = ()
+        if header.sack_blocks and self.sack_ok:
+            blocks = self._check_blocks(header, ack)
+        if ack >= self.snd_una:
+            stamp = header.timestamp
+            echo = stamp[1] if stamp is not None and self.ts_ok else None
+            is_news = ack > self.snd_una
+            self.acknowledge(ack, blocks, echo, is_duplicate and not blocks, now)
+            if is_news:
+                self._after_ack()
+                self._check_fin_acked(now)
+        elif blocks:
+            self.acknowledge(self.snd_una, blocks, None, False, now)
+        return True
+
+    def _check_blocks(self, header: TcpHeader, ack: int) -> tuple[tuple[int, int], ...]:
+        """The SACK blocks that can be true, unwrapped."""
+        blocks = []
+        low = max(ack, self.snd_una)
+        for left32, right32 in header.sack_blocks:
+            left = unwrap(left32, self.snd_una)
+            right = unwrap(right32, self.snd_una)
+            if low <= left < right <= self.snd_nxt:
+                blocks.append((left, right))
+            elif not left < right <= self.snd_nxt:
+                self.layer.counters.tcp_bad_sack += 1
+        return tuple(blocks)
+
+    def _check_fin_acked(self, now: float) -> None:
+        """Move on if our FIN has been acknowledged."""
+        if not self.fin_queued or self.snd_una <= self.write_end:
+            return
+        if self.state == FIN_WAIT_1:
+            self.state = FIN_WAIT_2
+            self.start_fin_wait(now)
+        elif self.state == CLOSING:
+            self.enter_time_wait(now)
+        elif self.state == LAST_ACK:
+            self.finish(now)
+
+    def start_fin_wait(self, now: float) -> None:
+        """FIN_WAIT_2 has begun; see `connection`."""
+        raise NotImplementedError
+
+    def _receive_text(
+        self, seq: int, data: Buffer, is_fin: bool, gso_size: int, now: float
+    ) -> None:
+        """RFC 9293 3.10.7.4, seventh and eighth: the data and the FIN."""
+        if self.state not in MAY_RECEIVE:
+            return  # the peer had finished already; what it repeats has been acknowledged
+        counters = self.layer.counters
+        end = seq + len(data)
+        if is_fin and end <= self.rcv_adv and self.fin_seq is None:
+            self.fin_seq = end
+        rcv_nxt = self.rcv_nxt
+        if end > self.rcv_adv:
+            counters.tcp_beyond_window += 1
+            end = max(self.rcv_adv, seq)
+            data = data[: end - seq]
+            self.schedule_ack()
+        if self.fin_seq is not None and end > self.fin_seq:
+            counters.tcp_beyond_fin += 1
+            end = max(self.fin_seq, seq)
+            data = data[: end - seq]
+        if seq < rcv_nxt:
+            counters.tcp_duplicates += 1
+            if self.receive_queue is None:
+                self.receive_queue = ReceiveQueue()
+            if data and self.sack_ok:
+                self.receive_queue.duplicate = (seq, min(rcv_nxt, end))
+            data = data[rcv_nxt - seq :]
+            seq = rcv_nxt
+            self.schedule_ack()
+        if data and self.is_orphan:
+            # RFC 9293 3.10.7.4 / RFC 2525 2.17: nobody will ever read this, and the peer must know.
+            counters.tcp_after_close += 1
+            self.send_reset(now)
+            self.fail(errno.ECONNRESET, now)
+            return
+        if data:
+            queue = self.receive_queue
+            if queue is None:
+                queue = self.receive_queue = ReceiveQueue()
+            if seq == rcv_nxt:
+                filled_hole = queue.is_ahead()
+                queue.append(data)
+                self.rcv_nxt = queue.advance(rcv_nxt + len(data))
+                self._note_data(self.rcv_nxt - rcv_nxt, gso_size, now)
+                if filled_hole:
+                    self.schedule_ack()  # RFC 5681 4.2: at once when a gap is filled
+                if self.is_read_closed:
+                    queue.take(queue.size)
+            else:
+                counters.tcp_out_of_order += 1
+                if not queue.insert(seq, data):
+                    counters.tcp_out_of_order_dropped += 1
+                # RFC 5681 4.2: at once, so that the peer can count; one for each segment.
+                self.quick_acks = QUICK_ACKS
+                self.send_ack(now)
+        if self.fin_seq == self.rcv_nxt:
+            self._receive_fin(now)
+        elif is_fin:
+            self.schedule_ack()
+
+    def _receive_fin(self, now: float) -> None:
+        """The peer's stream is complete."""
+        self.rcv_nxt += 1
+        self.is_fin_received = True
+        self.schedule_ack()
+        if self.state == ESTABLISHED:
+            self.state = CLOSE_WAIT
+        elif self.state == FIN_WAIT_1:
+            self.state = CLOSING
+        else:
+            self.send_ack(now)
+            self.enter_time_wait(now)
+        self.layer.events.raise_event(self, RD)
+
+    # opening
+
+    def send_syn(self, now: float) -> None:
+        """Send our SYN, with an ACK if the peer's has come; see `connection`."""
+        raise NotImplementedError
+
+    def _receive_in_syn_sent(
+        self, packet: Packet, header: TcpHeader, data: Buffer, now: float
+    ) -> None:
+        """RFC 9293 3.10.7.3."""
+        flags = header.flags
+        ack = unwrap(header.ack, self.snd_nxt)
+        if flags & ACK and ack != self.snd_nxt:
+            if not flags & RST:
+                self.layer.reset_stranger(packet, header, len(data), now)
+            else:
+                self.layer.counters.tcp_resets_ignored += 1
+            return
+        if flags & RST:
+            if flags & ACK:
+                self.layer.counters.tcp_resets_in += 1
+                self.fail(errno.ECONNREFUSED, now)
+            else:
+                self.layer.counters.tcp_resets_ignored += 1
+            return
+        if not flags & SYN:
+            self.layer.counters.tcp_no_ack += 1
+            return
+        self.irs = header.seq
+        self.rcv_nxt = self.last_ack_sent = header.seq + 1
+        self.rcv_adv = self.rcv_nxt + min(self.rcv_buffer, 0xFFFF)
+        self.accept_options(header, now)
+        if not flags & ACK:
+            # Both sides have called at once (RFC 9293 3.5 figure 7).
+            self.state = SYN_RECEIVED
+            self.retries = 0
+            self.send_syn(now)
+            return
+        self.become_established(header, now)
+        if data or flags & FIN:
+            self._receive_text(self.rcv_nxt, data, bool(flags & FIN), packet.gso_size, now)
+            self.schedule_ack()
+        else:
+            self.send_ack(now)
+
+    def accept_options(self, header: TcpHeader, now: float) -> None:
+        """Settle what both sides can do, from the peer's SYN."""
+        if header.timestamp is not None:
+            self.ts_ok = True
+            self.ts_recent = header.timestamp[0]
+            self.ts_recent_at = now
+        else:
+            self.ts_ok = False
+        self.sack_ok = header.sack_permitted
+        self.scale_ok = header.window_scale is not None
+        if header.window_scale is None:
+            self.snd_scale = self.rcv_scale = 0
+            self.rcv_buffer = min(self.rcv_buffer, 0xFFFF)
+        else:
+            self.snd_scale = min(header.window_scale, MAX_SCALE)
+        default = 536 if len(self.remote[0]) == 4 else 1220  # RFC 9293 3.7.1
+        self.peer_mss = header.mss or default
+        self.measure_path()
+        self.snd_wnd = self.max_snd_wnd = header.window  # never scaled in a SYN
+        self.snd_wl1 = unwrap(header.seq, self.rcv_nxt)
+
+    def become_established(self, header: TcpHeader, now: float) -> None:
+        """The handshake is complete: both SYNs are acknowledged."""
+        self.state = FIN_WAIT_1 if self.fin_queued else ESTABLISHED
+        self.rto_at = inf
+        self.congestion.cwnd = initial_window(self.mss)
+        self.snd_una = self.snd_nxt
+        self.snd_wl2 = self.snd_una
+        if not header.flags & SYN:
+            self.snd_wnd = header.window << self.snd_scale
+            self.max_snd_wnd = max(self.max_snd_wnd, self.snd_wnd)
+        self.measure_handshake(header, now)
+        self.quick_acks = QUICK_ACKS
+        self.layer.note_established(self, now)
+        self.layer.events.raise_event(self, CONN | WR)
+        if self.write_end > self.snd_nxt or self.fin_queued:
+            self.mark_dirty()
+
+    def measure_handshake(self, header: TcpHeader, now: float) -> None:
+        """Take the round trip of the SYN as the first sample; see `connection`."""
+        raise NotImplementedError
