@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from zttrio.config import Config
 from zttrio.header import arp, icmpv4, udp
 from zttrio.header.address import BROADCAST_MAC, packed
 from zttrio.header.checksum import transport_checksum
@@ -33,6 +32,7 @@ from zttrio.stack.stack import Stack
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from zttrio.config import Config
     from zttrio.header.frame import Buffer
 
 MAC = bytes.fromhex("02000a000001")
@@ -223,13 +223,17 @@ def echo_frame(payload: bytes = b"ping", *, rest: int = 0x12340001, source: byte
     return ethernet(ip_packet(message, PROTOCOL_ICMP, source=source))
 
 
-def fragments(content: bytes, protocol: int, size: int, **fields: int) -> Iterable[bytes]:
-    """The packets of *content* cut into pieces of *size* octets."""
+def fragments(
+    content: bytes, size: int, *, protocol: int = PROTOCOL_UDP, identification: int = 7
+) -> Iterable[bytes]:
+    """Frames with *content* cut into fragments of *size* octets."""
     for offset in range(0, len(content), size):
-        yield ip_packet(
-            content[offset : offset + size],
-            protocol,
-            fragment_offset=offset,
-            more_fragments=offset + size < len(content),
-            **fields,
+        yield ethernet(
+            ip_packet(
+                content[offset : offset + size],
+                protocol,
+                fragment_offset=offset,
+                more_fragments=offset + size < len(content),
+                identification=identification,
+            )
         )
