@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -61,6 +63,11 @@ def silent(folder: Path) -> Iterator[list[Silent]]:
         station.sock.close()
 
 
+async def close_later(fd: int) -> None:
+    await trio.sleep(0.05)
+    os.close(fd)
+
+
 def numbered(station: Running, destination: bytes, numbers: range) -> list[Frame]:
     return [frame_to(destination, station.mac, b"%d" % number) for number in numbers]
 
@@ -107,6 +114,36 @@ class TestFrames:
             await a.port.wait_frames(1)
             assert a.port.frames == [bytes(14)]
             assert a.wire.counters()["malformed"] == 5
+
+    async def test_a_burst_of_nothing_but_bad_frames_is_not_delivered(self, folder: Path) -> None:
+        async with running(HostSegment(folder), HostSegment(folder, mtu=1000)) as (a, b):
+            a.send(b.mac, bytes(1001))
+            while not b.wire.counters()["malformed"]:
+                await trio.lowlevel.checkpoint()
+            assert b.port.bursts == []
+
+    async def test_a_frame_larger_than_the_socket_buffer_is_counted_and_dropped(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(host, "SOCKET_BUFFER", 0)
+        async with running(HostSegment(folder), HostSegment(folder)) as (a, b):
+            assert a.send(b.mac, bytes(65520), b"small") == 2
+            await b.port.wait_frames(1)
+            assert b.port.bodies == [b"small"]
+            assert a.wire.counters()["too_long"] == 1
+
+    async def test_more_frames_than_a_burst_arrive_in_several(self, folder: Path) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs:
+            ours.setblocking(False)
+            for number in range(100):  # a pair takes more than a bound socket
+                theirs.send(bytes(14) + b"%d" % number)
+            port = RecordingPort()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(HostSegment(folder)._receive, ours, port)
+                await port.wait_frames(100)
+                nursery.cancel_scope.cancel()
+            assert [len(burst) for burst in port.bursts] == [64, 36]
 
     async def test_a_frame_for_nobody_is_counted_and_dropped(self, folder: Path) -> None:
         async with running(HostSegment(folder)) as (a,):
@@ -343,6 +380,36 @@ class TestDescriptors:
             assert other.read() == [b"x"]
             await a.port.wait_ready()
 
+    async def test_without_a_free_descriptor_frames_are_counted_and_dropped(
+        self, folder: Path, silent: list[Silent]
+    ) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with running(HostSegment(folder)) as (a,):
+            silent[1].sock.close()  # its socket stays, and cannot be removed for the moment
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                assert a.send(silent[0].mac, b"x") == 1
+                assert a.send(BROADCAST, b"x") == 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert a.wire.counters()["send_errors"] == 2
+            a.send(silent[0].mac, b"y")
+            assert silent[0].read() == [b"y"]
+
+    async def test_a_stale_socket_that_cannot_be_removed_now_is_removed_later(
+        self, folder: Path, silent: list[Silent]
+    ) -> None:
+        stale = silent[0]
+        stale.sock.close()
+        other = os.open(folder, os.O_RDONLY)
+        async with running(HostSegment(folder)) as (a,):
+            fcntl.flock(other, fcntl.LOCK_EX)
+            a.send(stale.mac, b"x")
+            assert (a.wire.counters()["no_station"], a.wire.counters()["stale_removed"]) == (1, 0)
+            os.close(other)
+            a.send(stale.mac, b"x")
+            assert (a.wire.counters()["no_station"], a.wire.counters()["stale_removed"]) == (2, 1)
+
     async def test_nothing_is_left_in_the_folder(self, folder: Path) -> None:
         async with running(HostSegment(folder), HostSegment(folder)) as (a, b):
             a.wire.publish("web", [])
@@ -386,6 +453,42 @@ class TestFailure:
         os.mkdir(folder, 0o755)
         with pytest.raises(WireError, match="chmod 700"):
             await HostSegment(folder).run(RecordingPort())
+
+    async def test_a_folder_that_stays_locked_is_explained(
+        self, folder: Path, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        os.mkdir(folder, 0o700)
+        other = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(WireError, match="locked by another process"):
+                await HostSegment(folder).run(RecordingPort())
+        finally:
+            os.close(other)
+
+    async def test_a_folder_that_is_locked_for_a_moment_is_waited_for(
+        self, folder: Path, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        os.mkdir(folder, 0o700)
+        other = os.open(folder, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with trio.open_nursery() as nursery:
+            wire = HostSegment(folder)
+            started = nursery.start(wire.run, RecordingPort())
+            nursery.start_soon(close_later, other)
+            await started
+            assert (folder / f"{wire.mac.hex()}.sock").exists()
+            nursery.cancel_scope.cancel()
+
+    async def test_a_socket_that_fails_ends_the_wire(self, folder: Path) -> None:
+        # A stream socket is reset when its other end is closed with something unread.
+        broken, far = socket.socketpair()
+        broken.setblocking(False)
+        broken.send(b"unread")
+        far.close()
+        with pytest.raises(WireError, match=r"host: .*reset"):
+            await HostSegment(folder)._receive(broken, RecordingPort())
+        broken.close()
 
     async def test_an_emptied_folder_ends_the_wire_at_the_next_broadcast(
         self, folder: Path

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
+from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Frame
 from zttrio.header.ipv4 import PROTOCOL_TCP, Ipv4Header
+from zttrio.header.offload import finish_checksum
 from zttrio.header.tcp import ACK, TcpHeader
 from zttrio.wire.link import Direction, Link
 
@@ -228,6 +229,23 @@ def test_every_segment_of_a_super_segment_has_its_own_fate() -> None:
         assert piece.gso_size == 0
         seq = TcpHeader.parse(piece.header, 34).seq
         assert bytes(piece.payload) == payload[seq - 1000 : seq]
+
+
+def test_a_corrupted_frame_carries_a_checksum_that_can_tell() -> None:
+    cable = direction(corrupt=1.0)
+    sent = super_segment(0, b"x" * 100)
+    assert sent.checksum == CHECKSUM_PARTIAL
+    [(_, out)], _ = cable.transit(sent, 0.0)
+    assert out.checksum == CHECKSUM_COMPLETE
+    difference = int.from_bytes(bytes(out)) ^ int.from_bytes(bytes(finish_checksum(sent)))
+    assert difference.bit_count() == 1
+
+
+def test_a_frame_that_has_no_checksum_to_finish_is_corrupted_as_it_is() -> None:
+    cable = direction(corrupt=1.0)
+    sent = Frame(bytes(64), b"", 0, CHECKSUM_PARTIAL)
+    [(_, out)], _ = cable.transit(sent, 0.0)
+    assert int.from_bytes(bytes(out)).bit_count() == 1
 
 
 def test_a_super_segment_that_is_none_is_counted_and_dropped() -> None:

@@ -193,6 +193,18 @@ async def test_a_cable_whose_mtu_shrinks_swallows_long_frames() -> None:
         assert b.wire.counters()["down_too_long"] == 1
 
 
+async def test_what_a_cable_without_delay_does_happens_at_once() -> None:
+    segment = MemorySegment(link=Link(duplicate=1.0))
+    async with running(segment.attach("a"), segment.attach("b")) as (a, b):
+        a.send(b.mac, b"x")
+        assert b.port.bodies == [b"x"] * 4
+        segment.set_link("a", up=Link())
+        a.send(b.mac, b"y")
+        assert b.port.bodies[4:] == [b"y"] * 2
+        b.send(a.mac, b"z")  # down to a there are still two of each
+        assert a.port.bodies == [b"z"] * 4
+
+
 async def test_links_change_while_frames_fly(autojump_clock: trio.testing.MockClock) -> None:
     segment = MemorySegment()
     async with running(segment.attach("a", up=Link(delay=1.0)), segment.attach("b")) as (a, b):
@@ -334,6 +346,43 @@ class TestBursts:
             assert INBOX_LIMIT <= len(b.port.frames) <= INBOX_LIMIT + 5 * len(burst)
             lost = b.wire.counters()["inbox_full"]
             assert lost == 2 * INBOX_LIMIT - len(b.port.frames)
+
+    async def test_what_waits_for_a_station_that_stops_is_counted(
+        self, autojump_clock: trio.testing.MockClock
+    ) -> None:
+        segment = MemorySegment()
+        async with running(segment.attach("a")) as (a,):
+            stopped = 0
+            for _ in range(40):  # who comes first, the delivery or the end, is up to trio
+                async with running(segment.attach("b")) as (b,):
+                    for _ in range(10):
+                        a.send(b.mac, b"x")
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(b.port.frames) + b.wire.counters()["not_running"] == 10
+                stopped += b.wire.counters()["not_running"]
+            assert stopped > 0
+
+
+async def test_a_station_that_stops_while_it_waits_for_room_is_not_called(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    segment = MemorySegment()
+    link = Link(rate=100.0, queue=100, push_back=True)
+    async with running(segment.attach("b")) as (b,):
+        async with running(segment.attach("a", up=link)) as (a,):
+            assert a.send(b.mac, bytes(86), bytes(86)) == 1
+        await trio.sleep(5)
+        assert b.port.bodies == [bytes(86)]
+        assert a.port.ready == 0
+
+
+async def test_a_super_segment_passes_whole_where_nothing_happens_to_it() -> None:
+    segment = MemorySegment(max_segment=65535)
+    async with running(segment.attach("a"), segment.attach("b")) as (a, b):
+        assert a.wire.max_segment == 65535
+        frame = Frame(b.mac + a.mac + bytes(42), bytes(60_000), 1446)
+        a.wire.send([frame])
+        assert b.port.bursts == [[frame]]
 
 
 async def test_octets_in_flight_are_bounded(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zttrio.errors import WireError
+from zttrio.wire import folder as folder_module
 from zttrio.wire.folder import SegmentFolder, default_folder
 
 if TYPE_CHECKING:
@@ -170,6 +171,20 @@ class TestSockets:
         bind(folder, A, sockets)
         assert folder.is_alive(A)
         folder.close()
+
+    def test_without_proc_only_a_path_of_the_kernels_length_will_do(
+        self, tmp_path: Path, sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folder_module, "_DESCRIPTORS", str(tmp_path / "not mounted"))
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(WireError, match="longer than a socket's name may be"):
+            SegmentFolder(tmp_path / ("x" * 100))
+        assert len(os.listdir("/proc/self/fd")) == before
+        with tempfile.TemporaryDirectory(dir="/tmp") as short:
+            folder = SegmentFolder(short)
+            bind(folder, A, sockets)
+            assert folder.is_alive(A)
+            folder.close()
 
     def test_an_address_is_taken_while_its_station_lives(
         self, folder: SegmentFolder, sockets: list[socket.socket]

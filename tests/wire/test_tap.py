@@ -40,6 +40,18 @@ class PairTap(Tap):
         return self._ours
 
 
+def super_segment(source: bytes, payload: bytes) -> Frame:
+    """Segments of 1000 octets under one header."""
+    tcp = TcpHeader(1, 2, seq=1000, ack=0, flags=ACK, window=100).emit()
+    ip = Ipv4Header(
+        source=b"\x0a\0\0\1",
+        destination=b"\x0a\0\0\2",
+        protocol=PROTOCOL_TCP,
+        total_length=20 + len(tcp) + len(payload),
+    ).emit()
+    return Frame(OTHER + source + b"\x08\0" + ip + tcp, payload, 1000, CHECKSUM_PARTIAL)
+
+
 @pytest.fixture
 def tap() -> Iterator[PairTap]:
     tap = PairTap()
@@ -101,21 +113,36 @@ class TestFrames:
 
     async def test_nothing_unfinished_leaves(self, tap: PairTap) -> None:
         payload = bytes(range(250)) * 10
-        tcp = TcpHeader(1, 2, seq=1000, ack=0, flags=ACK, window=100).emit()
-        ip = Ipv4Header(
-            source=b"\x0a\0\0\1",
-            destination=b"\x0a\0\0\2",
-            protocol=PROTOCOL_TCP,
-            total_length=20 + len(tcp) + len(payload),
-        ).emit()
-        header = OTHER + tap.mac + b"\x08\0" + ip + tcp
         async with running(tap):
-            assert tap.send([Frame(header, payload, 1000, CHECKSUM_PARTIAL)]) == 1
+            assert tap.send([super_segment(tap.mac, payload)]) == 1
             pieces = drain(tap.far)
             assert b"".join(piece[40:] for piece in pieces) == payload
             assert [len(piece) - 40 for piece in pieces] == [1000, 1000, 500]
             assert tap.send([Frame(b"junk" * 4, b"", 0, CHECKSUM_PARTIAL)]) == 1
             assert tap.counters()["malformed"] == 1
+
+    async def test_a_super_segment_that_fits_only_in_part_is_counted(self, tap: PairTap) -> None:
+        async with running(tap):
+            assert tap.send([super_segment(tap.mac, bytes(60_000))]) == 1
+            assert tap.counters()["send_errors"] > 0
+            assert len(drain(tap.far)) + tap.counters()["send_errors"] == 60
+
+    async def test_a_burst_of_nothing_but_bad_frames_is_not_delivered(self, tap: PairTap) -> None:
+        async with running(tap) as (station,):
+            tap.far.send(bytes(13))
+            while not tap.counters()["malformed"]:
+                await trio.lowlevel.checkpoint()
+            assert station.port.bursts == []
+
+    async def test_a_device_that_fails_ends_the_wire(self, tap: PairTap) -> None:
+        closed, far = socket.socketpair()  # a stream socket is reset by unread data
+        tap._ours, before = closed.detach(), tap._ours
+        os.close(before)
+        os.set_blocking(tap._ours, False)
+        os.write(tap._ours, b"unread")
+        far.close()
+        with pytest.raises(WireError, match="tap pair0: reading failed: Connection reset"):
+            await tap.run(RecordingPort())
 
     async def test_a_wire_that_does_not_run_takes_and_drops(self, tap: PairTap) -> None:
         assert tap.send([frame_to(BROADCAST, tap.mac)]) == 1
@@ -240,6 +267,11 @@ class TestKernel:
         async with running(Tap("tap7")) as (station,):
             assert station.send(BROADCAST, b"x", b"y") == 2
             assert station.wire.counters()["interface_down"] == 2
+
+    async def test_a_frame_that_the_kernel_refuses_is_counted_and_dropped(self) -> None:
+        async with running(Tap("tap7", up=True)) as (station,):
+            assert station.wire.send([Frame(b"short")]) == 1
+            assert station.wire.counters()["malformed"] == 1
 
     async def test_a_removed_device_ends_the_wire(self) -> None:
         removed = pytest.RaisesExc(WireError, match="tap tap7: the device was removed")

@@ -32,6 +32,7 @@ _MAC_TEXT = re.compile(r"[0-9a-f]{12}")
 _NAME_FILE_LIMIT = 4096  # octets of a name's file that anybody reads; arbitrary
 _ADDRESS_LIMIT = 64  # addresses of one name; arbitrary
 _STATION_LIMIT = 1024  # stations that a broadcast reaches; as many as Linux's bridge has ports
+_DESCRIPTORS = "/proc/self/fd"
 _PATH_LIMIT = 107  # octets of sun_path without its final zero, unix(7)
 _SETTLED = 0.05  # s; file systems stamp directories with the kernel's tick, at most 10 ms coarse
 
@@ -91,7 +92,7 @@ class SegmentFolder:
             self._fd = _open_private(self.path)
         # A path through the descriptor is short whatever the folder's length, and it keeps
         # meaning this folder if somebody moves another one to its place.
-        self._base = f"/proc/self/fd/{self._fd}"
+        self._base = f"{_DESCRIPTORS}/{self._fd}"
         if not os.path.isdir(self._base):
             self._base = str(self.path)
             if len(os.fsencode(self._base)) + len("/0123456789ab.sock") > _PATH_LIMIT:

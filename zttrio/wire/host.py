@@ -14,6 +14,7 @@ import errno
 import secrets
 import socket
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -45,6 +46,8 @@ PATIENCE = 0.25  # s that a full station may hold up frames for others; arbitrar
 SOCKET_BUFFER = 4 << 20  # octets asked for; the kernel gives what wmem_max allows
 LOCK_ATTEMPTS = 50  # binding takes microseconds, so somebody is always quick enough; arbitrary
 LOCK_RETRY = 0.01  # s; arbitrary
+
+_GONE = (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTCONN, errno.EPIPE)
 
 
 @attrs.define
@@ -250,7 +253,7 @@ class HostSegment(Wire):
         except OSError as exc:
             if sock is not None:
                 sock.close()
-            self._not_there(mac, exc, folder)
+            self._not_sent(mac, exc, folder)
             return None
         while len(self._peers) >= PEER_LIMIT:
             self._close_peer(next(iter(self._peers.values())))
@@ -282,14 +285,14 @@ class HostSegment(Wire):
         counts = self._counts
         try:
             stations = folder.stations()
-        except OSError as exc:
-            self._die(f"cannot be read: {exc}")
+        except OSError:  # no descriptor is free, for example
+            counts.send_errors += 1
             return
         octets = bytes(frame)
         counts.frames_sent += 1
         counts.octets_sent += len(octets)
         if self.mac not in stations:
-            self._die("our socket is not in it any more; somebody has emptied it")
+            self._end()
         for mac in stations:
             if mac == self.mac:
                 continue
@@ -308,7 +311,7 @@ class HostSegment(Wire):
                 if peer is not None:
                     self._failed(peer, exc, folder)
                 else:
-                    self._not_there(mac, exc, folder)
+                    self._not_sent(mac, exc, folder)
 
     def _call(self, octets: bytes, address: str) -> None:
         """Send to a station that has no socket of its own here."""
@@ -322,37 +325,31 @@ class HostSegment(Wire):
             self._caller.sendto(octets, address)
 
     def _failed(self, peer: _Peer, exc: OSError, folder: SegmentFolder) -> None:
-        """Count a frame that could not be sent, and part with a station that has gone."""
-        if exc.errno in (errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE):
-            self._close_peer(peer)
-            # Somebody may have the same address anew; the next frame will find out.
-            self._not_there(peer.mac, exc, folder)
+        if exc.errno in _GONE:
+            self._close_peer(peer)  # somebody may have its address anew: the next frame finds out
+        self._not_sent(peer.mac, exc, folder)
+
+    def _not_sent(self, mac: bytes, exc: OSError, folder: SegmentFolder) -> None:
+        """Count a frame that could not be sent to *mac*, by reason."""
+        counts = self._counts
+        if exc.errno in _GONE:
+            counts.no_station += 1
         elif exc.errno == errno.EMSGSIZE:
-            self._counts.too_long += 1
-        else:
-            self._counts.send_errors += 1
-
-    def _not_there(self, mac: bytes, exc: OSError, folder: SegmentFolder) -> None:
+            counts.too_long += 1
+        else:  # no descriptor is free, for example
+            counts.send_errors += 1
         if exc.errno == errno.ECONNREFUSED:
-            self._counts.no_station += 1
-            try:
-                if folder.remove_stale(mac):
-                    self._counts.stale_removed += 1
-            except OSError as failure:
-                self._die(f"cannot be changed: {failure}")
-        elif exc.errno in (errno.ENOENT, errno.ENOTCONN, errno.EPIPE):
-            self._counts.no_station += 1
-        else:
-            self._counts.send_errors += 1
+            with suppress(OSError):  # whatever it was: somebody will meet the socket again
+                counts.stale_removed += folder.remove_stale(mac)
 
-    def _die(self, why: str) -> None:
-        """End the wire from `send`, which must not raise."""
+    def _end(self) -> None:
+        """End the wire from `send`, which must not raise: nobody can reach us any more."""
         if not self._is_gone:
             self._is_gone = True
-            self._background.start_soon(self._raise, WireError(f"{self.name}: {why}"))
+            self._background.start_soon(self._raise_gone)
 
-    async def _raise(self, error: WireError) -> None:
-        raise error
+    async def _raise_gone(self) -> None:
+        raise WireError(f"{self.name}: our socket is not in it any more; somebody has emptied it")
 
     def counters(self) -> dict[str, int]:
         """What was counted so far; everything but the first five are frames dropped, by reason."""

@@ -565,10 +565,12 @@ class MemoryWire(Wire):
 
     def _hand_over(self, frames: list[Frame]) -> None:
         counts = self.counts
+        if self._port is None:
+            counts.not_running += len(frames)
+            return
         counts.frames_received += len(frames)
         counts.octets_received += sum(map(len, frames))
-        if self._port is not None:
-            self._port.deliver(frames)
+        self._port.deliver(frames)
 
     def has_room_again(self) -> None:
         """Tell the Network that `send` accepts frames again."""
