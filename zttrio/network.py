@@ -354,8 +354,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             OSError: the file cannot be written.
         """
         self._check_open()
-        with open(path, "wb") as file:
-            capture = Capture(file)
+        with open(path, "wb") as file, Capture(file) as capture:
             self._driver.add_instrument(capture)
             try:
                 yield
