@@ -42,9 +42,9 @@ class SendQueue:
         ``bytes``, and views into ``bytes``, are kept by reference; anything that could change
         later is copied.
         """
-        if not isinstance(data, bytes) and not (
-            isinstance(data, memoryview) and isinstance(data.obj, bytes) and data.c_contiguous
-        ):
+        if isinstance(data, memoryview) and isinstance(data.obj, bytes) and data.c_contiguous:
+            data = data.cast("B")  # a view of our own: the caller may release its own at any time
+        elif not isinstance(data, bytes):
             data = bytes(data)
         size = len(data)
         if not size:
@@ -54,7 +54,8 @@ class SendQueue:
             # A program that writes octet by octet must not cost a chunk for each.
             chunks[-1] = bytes(chunks[-1]) + data
         else:
-            chunks.append(data)
+            # A view of our own: trio's send_all releases the one it passed.
+            chunks.append(data if isinstance(data, bytes) else memoryview(data))
             self._starts.append(self.end)
         self.end += size
 
