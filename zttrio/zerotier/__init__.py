@@ -1,1 +1,1 @@
-"""ZeroTier VL1 and VL2: sans-IO."""
+"""ZeroTier, sans-IO: VL1, the encrypted transport between nodes."""
