@@ -134,6 +134,8 @@ class Reassembly:
             return None
         size = len(data) + OVERHEAD
         self._make_room(size, keep=key)
+        if key not in self._partials:
+            return None  # it alone would be more than all may have
         self.memory += size
         partial.memory += size
         partial.starts.insert(index, offset)
@@ -203,13 +205,16 @@ class Reassembly:
         self.memory -= self._partials.pop(key).memory
 
     def _make_room(self, size: int, keep: FragmentKey | None = None) -> None:
-        """Evict the oldest packets until *size* octets, and one more packet if new, fit."""
+        """Evict the oldest packets until *size* octets, and one more packet if new, fit.
+
+        The packet that grows goes last.
+        """
         while self._partials and (
             self.memory + size > self._max_memory
             or (keep is None and len(self._partials) >= self._max_packets)
         ):
-            oldest = next((key for key in self._partials if key != keep), None)
-            if oldest is None:
-                return  # only the one that grows is left; it cannot exceed 64 KiB and overhead
+            oldest = next(iter(self._partials))
+            if oldest == keep and len(self._partials) > 1:
+                oldest = next(key for key in self._partials if key != keep)
             self._drop(oldest)
             self._counters.reassembly_evicted += 1

@@ -205,7 +205,8 @@ class Pipe:
         """Run until *until* says so; *limit* is virtual seconds from now."""
         end = self.now + limit
         while not until():
-            assert self.step(), "nothing will ever happen again"
+            if not self.step():
+                self.now += 1.0  # only a program that was lazy can go on now
             assert self.now < end, f"not done after {limit} virtual seconds"
 
     def connect(self) -> tuple[TcpConnection, TcpConnection]:
