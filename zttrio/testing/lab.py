@@ -7,9 +7,8 @@ generator for as long as the lab is open.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from hashlib import blake2b
 from ipaddress import IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -21,8 +20,10 @@ from zttrio.network import Network
 from zttrio.wire.memory import FrameRecord, MemorySegment
 from zttrio.wire.name import station_name
 
+from .scheduling import SCHEDULING
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from zttrio.abc import Instrument
@@ -42,7 +43,8 @@ class Lab:
     """A simulated Ethernet and the hosts on it.
 
     A lab is open from its first `network` to its last, or for as long as its ``with`` block, if it
-    has one, or while `run` runs.  While it is open trio's scheduler is reproducible.
+    has one, or while `run` runs.  While it is open trio's scheduler is reproducible; of several
+    open labs the first one's seed decides about that.
 
     Args:
         seed: where all chance comes from.
@@ -78,14 +80,12 @@ class Lab:
         self._networks: dict[str, Network] = {}
         self._last_status: dict[str, str] = {}
         self._users = 0
-        self._scheduling: Any = None
 
     # life
 
     def __enter__(self) -> Self:
         if self._users == 0:
-            self._scheduling = _reproducible_scheduling(self.seed)
-            self._scheduling.__enter__()
+            SCHEDULING.seed(f"{self.seed}/scheduling")
         self._users += 1
         return self
 
@@ -97,7 +97,7 @@ class Lab:
     ) -> None:
         self._users -= 1
         if self._users == 0:
-            self._scheduling.__exit__(None, None, None)
+            SCHEDULING.release()
 
     def run(self, async_fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Call *async_fn* in a `trio.run` of its own, in virtual time, and return its result.
@@ -150,6 +150,8 @@ class Lab:
                     rng=wire.rng,
                 )
                 async with network:
+                    # The Network does this in a task of its own; here names are there at once.
+                    wire.publish(name, [interface.ip.packed for interface in network.addresses])
                     self._networks[name] = network
                     try:
                         yield network
@@ -216,40 +218,3 @@ class Lab:
             lines.append(f"the last {min(REPORTED, len(self._records))} frames:")
             lines += [f"  {record}" for record in list(self._records)[-REPORTED:]]
         return "\n".join(lines)
-
-
-_open_schedulers = 0
-
-
-@contextmanager
-def _reproducible_scheduling(seed: int | str) -> Iterator[None]:
-    """Make trio pick the next task by *seed* inside the block, and as before afterwards.
-
-    Trio shuffles its runnable tasks, so that nobody relies on their order.  It has a flag and a
-    generator for tests that must repeat themselves; they are internal, and Hypothesis and
-    pytest-trio use them too.  Of several labs at once the first one's seed counts.
-    """
-    global _open_schedulers  # because trio's generator is
-    module = trio._core._run
-    flag = getattr(module, "_ALLOW_DETERMINISTIC_SCHEDULING", None)
-    generator = getattr(module, "_r", None)
-    if flag is None or generator is None:
-        warnings.warn(
-            f"trio {trio.__version__} schedules in its own way: runs of a lab may differ",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        yield
-        return
-    if _open_schedulers == 0:
-        state = generator.getstate()
-        module._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-        generator.seed(f"{seed}/scheduler")
-    _open_schedulers += 1
-    try:
-        yield
-    finally:
-        _open_schedulers -= 1
-        if _open_schedulers == 0:
-            module._ALLOW_DETERMINISTIC_SCHEDULING = flag  # type: ignore[misc]
-            generator.setstate(state)
