@@ -134,8 +134,9 @@ class Host:
 
     def meet(self, address: bytes = PEER, mac: bytes = PEER_MAC) -> None:
         """The stack learns *address*, as if it had asked."""
-        self.stack.neighbors.use(address, self.stack.ip.select_source(address), self.now)
-        self.put(arp_frame(arp.REPLY, mac, address, MAC, self.stack.ip.select_source(address)))
+        source = self.stack.ip.select_source(address)
+        self.stack.neighbors.use(address, source, self.now)
+        self.put(arp_frame(arp.REPLY, mac, address, self.stack.mac, source))
         self.take()
 
     def check_books(self) -> None:

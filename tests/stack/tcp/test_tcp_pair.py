@@ -14,7 +14,7 @@ def _data(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-@pytest.mark.parametrize("seed", range(400))
+@pytest.mark.parametrize("seed", range(1500))
 def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
     rng = random.Random(seed)
     pipe = Pipe(
