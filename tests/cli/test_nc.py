@@ -74,7 +74,7 @@ async def test_a_broken_connection_ends_the_command_with_that_error() -> None:
     await theirs.send_stream.aclose()
     await theirs.receive_stream.aclose()
     ends = _Ends(b"nobody reads this")
-    with pytest.raises(trio.BrokenResourceError):
+    with pytest.RaisesGroup(trio.BrokenResourceError):
         await join(ours, ends.read, ends.write)
 
 

@@ -47,7 +47,7 @@ async def test_a_host_without_a_way_to_it_is_code_1_and_says_so(
 ) -> None:
     code = await _ping("-c", "1", "192.0.2.1")
     assert code == 1
-    assert "unreachable" in capsys.readouterr().err
+    assert "no route" in capsys.readouterr().err
 
 
 async def test_a_published_name_is_pinged_by_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ from zttrio.testing import Lab
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from trio.testing import MockClock
+
     import zttrio
 
 ROOT = Path(__file__).parents[2]
@@ -39,16 +41,16 @@ async def two_networks() -> AsyncGenerator[tuple[zttrio.Network, zttrio.Network,
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_the_echo_server_sends_back_what_the_client_says() -> None:
+async def test_the_echo_server_sends_back_what_the_client_says(autojump_clock: MockClock) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(echo_server.serve, server)
         line = b"a line\n" * 100_000
         assert await echo_client.ask(client, "server.local", echo_client.PORT, line) == line
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_a_client_that_breaks_off_does_not_end_the_echo_server() -> None:
+async def test_a_client_that_breaks_off_does_not_end_the_echo_server(
+    autojump_clock: MockClock,
+) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(echo_server.serve, server)
         rude = await client.open_tcp_stream("server.local", echo_server.PORT)
@@ -57,32 +59,29 @@ async def test_a_client_that_breaks_off_does_not_end_the_echo_server() -> None:
         assert await echo_client.ask(client, "server.local", 7, b"still there?") == b"still there?"
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_the_clock_answers_with_an_rfc_867_line() -> None:
+async def test_the_clock_answers_with_an_rfc_867_line(autojump_clock: MockClock) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(udp_clock.serve, server)
         answer = await udp_clock.ask(client, "server.local")
     assert re.fullmatch(r"[A-Z][a-z]+day, [A-Z][a-z]+ \d\d, \d{4} \d\d:\d\d:\d\d UTC", answer)
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_asking_a_silent_clock_ends_after_three_attempts() -> None:
+async def test_asking_a_silent_clock_ends_after_three_attempts(autojump_clock: MockClock) -> None:
     questions: list[bytes] = []
 
     async def be_silent(sock: trio.socket.SocketType) -> None:
-        while True:
-            questions.append(await sock.recv(1024))
+        with sock:
+            while True:
+                questions.append(await sock.recv(1024))
 
     async with two_networks() as (client, server, nursery):
-        with await server.open_udp_socket(udp_clock.PORT) as sock:
-            nursery.start_soon(be_silent, sock)
-            with pytest.raises(TimeoutError):
-                await udp_clock.ask(client, "server.local")
+        nursery.start_soon(be_silent, await server.open_udp_socket(udp_clock.PORT))
+        with pytest.raises(TimeoutError):
+            await udp_clock.ask(client, "server.local")
     assert questions == [b"\n"] * 3
 
 
-@pytest.mark.usefixtures("autojump_clock")
-async def test_httpx_fetches_the_page_of_the_example() -> None:
+async def test_httpx_fetches_the_page_of_the_example(autojump_clock: MockClock) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(partial(http_client.serve_page, server, 8000))
         response = await http_client.fetch(client, "http://server.local:8000/")

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TYPE_CHECKING, assert_type
 
-import pytest
 import trio
 
 import zttrio
@@ -19,9 +18,9 @@ from zttrio.testing import Lab
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from zttrio.header.frame import Frame
+    from trio.testing import MockClock
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
+    from zttrio.header.frame import Frame
 
 
 async def echo(stream: trio.SocketStream) -> None:
@@ -46,7 +45,9 @@ async def two_networks() -> AsyncGenerator[tuple[zttrio.Network, zttrio.Network]
         yield server, client
 
 
-async def test_a_service_is_started_with_nursery_start_and_says_where_it_listens() -> None:
+async def test_a_service_is_started_with_nursery_start_and_says_where_it_listens(
+    autojump_clock: MockClock,
+) -> None:
     async with two_networks() as (server, client), trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(service, server)
         assert_type(listeners[0].socket, trio.socket.SocketType)
@@ -60,14 +61,14 @@ async def test_a_service_is_started_with_nursery_start_and_says_where_it_listens
         nursery.cancel_scope.cancel()
 
 
-async def test_the_addresses_are_those_of_the_standard_library() -> None:
+async def test_the_addresses_are_those_of_the_standard_library(autojump_clock: MockClock) -> None:
     async with two_networks() as (server, client):
         addresses = await server.wait_online()
         assert_type(addresses, tuple[IPv4Interface | IPv6Interface, ...])
         assert_type(await client.ping(str(addresses[0].ip)), float)
 
 
-async def test_a_network_is_what_trios_own_interfaces_ask_for() -> None:
+async def test_a_network_is_what_trios_own_interfaces_ask_for(autojump_clock: MockClock) -> None:
     async with two_networks() as (server, client):
         factory: trio.abc.SocketFactory = server
         resolver: trio.abc.HostnameResolver = client
@@ -80,7 +81,7 @@ async def test_a_network_is_what_trios_own_interfaces_ask_for() -> None:
             assert same is client
 
 
-async def test_an_instrument_of_ones_own_sees_frames() -> None:
+async def test_an_instrument_of_ones_own_sees_frames(autojump_clock: MockClock) -> None:
     class Count(Instrument):
         def __init__(self) -> None:
             self.octets = 0

@@ -90,7 +90,7 @@ async def join(
     half-closed, and what the peer still sends is written.
 
     Raises:
-        BrokenResourceError: the connection broke.
+        BaseExceptionGroup: of BrokenResourceError, the connection broke.
     """
 
     async def upload() -> None:
@@ -98,7 +98,7 @@ async def join(
             await stream.send_all(data)
         await stream.send_eof()
 
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(upload)
         while data := await stream.receive_some():
             await write(bytes(data))
