@@ -21,6 +21,7 @@ from .header.address import ip_text, mac_text, packed
 from .resolve import Resolver
 from .socket import Socket, make_socket
 from .stack.stack import Stack
+from .stack.tcp.state import TIME_WAIT
 from .status import ConnectionStatus, SocketStatus, Status
 from .wire import HostSegment
 
@@ -382,6 +383,10 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                     receive_queue=connection.receive_queued,
                 )
                 for connection in stack.tcp.connections()
+            )
+            + tuple(
+                ConnectionStatus(TIME_WAIT, _text(entry.local), _text(entry.remote), 0, 0)
+                for entry in stack.tcp.time_waits()
             ),
             sockets=(
                 *(

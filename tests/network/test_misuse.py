@@ -57,7 +57,7 @@ async def test_sockets_refuse_what_they_are_not(autojump_clock: trio.testing.Moc
             assert caught.value.errno == code
         with pair.a.socket() as sock:
             for call in (sock.recv(1), sock.send(b"x"), sock.accept()):
-                with pytest.raises(OSError, match="") as caught:
+                with pytest.raises(OSError) as caught:
                     await call
                 assert caught.value.errno in (errno.ENOTCONN, errno.EINVAL)
             with pytest.raises(OSError, match="not connected"):
@@ -76,15 +76,15 @@ async def test_sockets_refuse_what_they_are_not(autojump_clock: trio.testing.Moc
         assert sock.fileno() == -1
         with pair.a.socket(type=socket.SOCK_DGRAM) as sock:
             for bad in (sock.listen, lambda: sock.shutdown(socket.SHUT_WR)):
-                with pytest.raises(OSError, match=""):
+                with pytest.raises(OSError):
                     bad()
-            with pytest.raises(OSError, match="") as caught:
+            with pytest.raises(OSError) as caught:
                 await sock.send(b"where to?")
             assert caught.value.errno == errno.EDESTADDRREQ
-            with pytest.raises(OSError, match="") as caught:
+            with pytest.raises(OSError) as caught:
                 await sock.sendto(bytes(65_508), (pair.b_host, 9))
             assert caught.value.errno == errno.EMSGSIZE
-            with pytest.raises(OSError, match="") as caught:
+            with pytest.raises(OSError) as caught:
                 await sock.sendto(b"all", ("255.255.255.255", 9))
             assert caught.value.errno == errno.EACCES
         await pair.check_nothing_is_left()

@@ -131,7 +131,7 @@ async def test_silence_times_out_after_127_seconds(
         await pair.a.ping(pair.b_host)
         pair.lab.partition(["a"], ["b"])
         started = trio.current_time()
-        with pytest.raises(OSError, match="") as caught:
+        with pytest.raises(OSError) as caught:
             await pair.a.open_tcp_stream(pair.b_host, 7)
         # The neighbor may be declared dead first: both are what Linux would say.
         assert caught.value.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
@@ -149,11 +149,11 @@ async def test_an_address_that_is_nobody_s_is_unreachable(
             if host not in (address.ip, pair.b.addresses[0].ip)
         )
         started = trio.current_time()
-        with pytest.raises(OSError, match="") as caught:
+        with pytest.raises(OSError) as caught:
             await pair.a.open_tcp_stream(silent, 7)
         assert caught.value.errno == errno.EHOSTUNREACH
         assert trio.current_time() - started == pytest.approx(3.0, abs=0.1)
-        with pytest.raises(OSError, match="") as caught:
+        with pytest.raises(OSError) as caught:
             await pair.a.open_tcp_stream("203.0.113.1", 7)
         assert caught.value.errno == errno.ENETUNREACH
         await pair.check_nothing_is_left()
