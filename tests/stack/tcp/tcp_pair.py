@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from zttrio.config import Config
 from zttrio.header.address import packed
-from zttrio.header.frame import CHECKSUM_COMPLETE
+from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_VERIFIED
+from zttrio.header.tcp import SYN, TcpHeader
 from zttrio.stack.counters import Counters
 from zttrio.stack.events import EventQueue
 from zttrio.stack.packet import Packet
@@ -131,6 +132,7 @@ class Pipe:
         config: Config | None = None,
         mtu: int = 1500,
         max_segment: int = 0,
+        strip: tuple[str, ...] = (),
     ) -> None:
         self.now = 0.0
         self.rng = random.Random(seed)
@@ -141,6 +143,7 @@ class Pipe:
         self.jitter = jitter
         self.rate = rate
         self.queue = queue
+        self.strip = strip
         self.dropped = 0
         self.drop: Callable[[Packet], bool] | None = None
         config = Config() if config is None else config
@@ -153,6 +156,13 @@ class Pipe:
 
     def carry(self, to: PipeEnd, packet: Packet, now: float) -> None:
         rng = self.rng
+        if self.strip and packet.transport[13] & SYN:
+            # A middlebox that takes options out of SYNs.
+            header = TcpHeader.parse(packet.transport)
+            for name in self.strip:
+                setattr(header, name, False if name == "sack_permitted" else None)
+            packet.transport = header.emit()
+            packet.checksum = CHECKSUM_VERIFIED
         if (self.drop is not None and self.drop(packet)) or rng.random() < self.loss:
             self.dropped += 1
             return

@@ -14,7 +14,7 @@ def _data(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-@pytest.mark.parametrize("seed", range(1500))
+@pytest.mark.parametrize("seed", range(40))
 def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
     rng = random.Random(seed)
     pipe = Pipe(
@@ -29,6 +29,11 @@ def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
         config=Config(
             receive_buffer=rng.choice((5000, 65536, 1 << 20)),
             send_buffer=rng.choice((3000, 65536, 1 << 20)),
+        ),
+        strip=tuple(
+            name
+            for name in ("sack_permitted", "timestamp", "window_scale", "mss")
+            if rng.random() < 0.25
         ),
     )
     exchange(

@@ -166,6 +166,18 @@ class TcpConnection(Receiver):
             return size
         return None if self._receives_more() else 0
 
+    def peek(self, limit: int, now: float) -> bytes | None:
+        """As `receive`, and what it returns stays to be received (MSG_PEEK).
+
+        Raises:
+            OSError: as `receive`.
+        """
+        del now
+        queue = self.receive_queue
+        if queue is not None and queue.size:
+            return queue.peek(limit)
+        return None if self._receives_more() else b""
+
     def _receives_more(self) -> bool:
         """Nothing is queued: False at the end of the stream."""
         if self.is_fin_received and not self.error:

@@ -308,13 +308,9 @@ class Receiver(Recoverer):
                 return False
             self.become_established(header, now)
         if ack > self.snd_nxt:
-            if not (self.is_probe_out and ack == self.snd_nxt + 1):
-                self.layer.counters.tcp_ack_unsent += 1
-                self.send_challenge(now)
-                return False
-            self.absorb_probe(ack, now)
-            if ack > self.write_end:  # the probe was the FIN
-                self.last_sent_at = now
+            self.layer.counters.tcp_ack_unsent += 1
+            self.send_challenge(now)
+            return False
         if ack < self.snd_una - self.max_snd_wnd:
             # RFC 5961 section 5: too old to be anything but a guess.
             self.layer.counters.tcp_ack_too_old += 1
@@ -338,12 +334,16 @@ class Receiver(Recoverer):
                 self._change_window(window)
         if self.persist_at < inf:
             self.retries = 0  # the peer lives, its window is closed
+        stamp = header.timestamp
+        echo = stamp[1] if stamp is not None and self.ts_ok else None
         blocks: tuple[tuple[int, int], ...] = ()
         if header.sack_blocks and self.sack_ok:
-            blocks = self._check_blocks(header, ack)
+            blocks, is_needless = self._check_blocks(header, ack)
+            if is_needless:
+                # What we sent again had arrived before, so the timestamp echoed is from the first
+                # time, and the round trip from there means nothing.
+                echo = None
         if ack >= self.snd_una:
-            stamp = header.timestamp
-            echo = stamp[1] if stamp is not None and self.ts_ok else None
             is_news = ack > self.snd_una
             self.acknowledge(ack, blocks, echo, is_duplicate and not blocks, now)
             if is_news:
@@ -353,18 +353,25 @@ class Receiver(Recoverer):
             self.acknowledge(self.snd_una, blocks, None, False, now)
         return True
 
-    def _check_blocks(self, header: TcpHeader, ack: int) -> tuple[tuple[int, int], ...]:
-        """The SACK blocks that can be true, unwrapped."""
-        blocks = []
+    def _check_blocks(
+        self, header: TcpHeader, ack: int
+    ) -> tuple[tuple[tuple[int, int], ...], bool]:
+        """The SACK blocks that can be true, unwrapped; and whether one is a D-SACK (RFC 2883)."""
+        blocks: list[tuple[int, int]] = []
+        is_needless = False
         low = max(ack, self.snd_una)
         for left32, right32 in header.sack_blocks:
             left = unwrap(left32, self.snd_una)
             right = unwrap(right32, self.snd_una)
-            if low <= left < right <= self.snd_nxt:
-                blocks.append((left, right))
-            elif not left < right <= self.snd_nxt:
+            if not left < right <= self.snd_nxt:
                 self.layer.counters.tcp_bad_sack += 1
-        return tuple(blocks)
+            elif low <= left:
+                blocks.append((left, right))
+            elif right <= ack:
+                is_needless = True
+        if len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1]:
+            is_needless = True  # RFC 2883 section 4: the first block lies inside the second
+        return tuple(blocks), is_needless
 
     def _check_fin_acked(self, now: float) -> None:
         """Move on if our FIN has been acknowledged."""

@@ -200,6 +200,16 @@ class ReceiveQueue:
         self.size -= limit - room
         return b"".join(parts)
 
+    def peek(self, limit: int) -> bytes:
+        """What `take` would return, which stays."""
+        parts = []
+        for chunk in self._chunks:
+            if limit <= 0:
+                break
+            parts.append(chunk[:limit])
+            limit -= len(chunk)
+        return b"".join(parts)
+
     def take_into(self, buffer: bytearray | memoryview) -> int:
         """Fill *buffer* from the front; return how many octets were there."""
         target = memoryview(buffer).cast("B")

@@ -248,7 +248,6 @@ class Sender(Tcb):
                 self.rto_at = now + self.rtt.timeout()
                 self.arm(self.rto_at)
             self.persist_at = inf
-            self.is_probe_out = False
             self._note_usage(is_limited)
         elif is_limited:
             self._note_usage(True)
@@ -358,23 +357,15 @@ class Sender(Tcb):
             self.last_sent_at = now
             self.rto_at = now + self.rtt.timeout()
             return
-        # RFC 9293 3.8.6.1: one octet beyond the window.  It is not counted as sent; if the peer
-        # takes it after all, `receive` makes up for that.
         self.retries += 1
         self.rtt.backoff += 1
-        self.is_probe_out = True
         self.layer.counters.tcp_window_probes += 1
-        if available > 0 and self.send_queue is not None:
-            self.emit(self.snd_nxt, ACK | PSH, self.send_queue.cut(self.snd_nxt, 1), now)
-        else:
-            self.emit(self.snd_nxt, ACK | FIN, b"", now)
         self.persist_at = now + self.rtt.timeout()
-
-    def absorb_probe(self, ack: int, now: float) -> None:
-        """The peer acknowledged the octet of a window probe: it is sent data after all."""
-        self.is_probe_out = False
-        self.board.add(self.snd_nxt, ack, self.mss, now)
-        self.snd_nxt = ack
+        # A segment without data, one number too low: it is not acceptable, so it is answered, and
+        # the answer says how wide the window is.  RFC 9293 3.8.6.1 speaks of an octet of new data;
+        # Linux sends what we send.  An octet beyond the window leaves both sides unsure whether it
+        # was taken, and if both probe at once each may find the other's ACKs out of window.
+        self.emit(self.snd_una - 1, ACK, b"", now)
 
     def mark_dirty(self) -> None:
         """List this connection for the next pump."""

@@ -117,8 +117,6 @@ class Tcb(Endpoint):
     """The window, not the program or the peer, has held us back in the current round."""
     max_flight: int = 0
     usage_end: int = 0
-    is_probe_out: bool = False
-    """An octet beyond `snd_nxt` went out as a window probe."""
     pushed: int = 0
     """Data before this is sent without waiting for more of it (TCP_CORK's time is up)."""
 
