@@ -35,8 +35,10 @@ async def open_background() -> AsyncGenerator[trio.Nursery, None]:
                         task_status.started(background)
                         await trio.sleep_forever()
 
-            background = await outer.start(supervise)
             try:
+                # Inside the try: a cancellation may come when the task is running already, and
+                # shielded as it is it would never end.
+                background = await outer.start(supervise)
                 yield background
             except BaseException as exc:  # noqa: ASYNC103 - raised again below
                 # A Cancelled has to travel through the nursery to reach its own

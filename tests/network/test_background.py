@@ -101,3 +101,11 @@ async def test_keyboard_interrupt_leaves_as_itself() -> None:
         async with open_background() as nursery:
             nursery.start_soon(trio.sleep_forever)
             raise KeyboardInterrupt
+
+
+async def test_a_cancellation_while_it_opens_does_not_leave_the_shield_behind() -> None:
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_background():
+            pytest.fail("the body must not run")
+    assert scope.cancelled_caught

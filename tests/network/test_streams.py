@@ -20,7 +20,7 @@ SMALL = attrs.evolve(QUICK, send_buffer=20_000, receive_buffer=20_000)
 
 
 async def test_streams_pass_trio_s_own_check(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_pair() as pair:
+    async with open_pair(config=SMALL) as pair:
         await trio.testing.check_two_way_stream(pair.connect, None)
         await trio.testing.check_half_closeable_stream(pair.connect, None)
         await pair.check_nothing_is_left()

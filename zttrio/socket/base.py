@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import socket as kernel
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
@@ -288,6 +289,14 @@ class Socket(trio.socket.SocketType):
         raise NotImplementedError
 
     # what both kinds do with the same calls
+
+    @staticmethod
+    def _size(size: int) -> int:
+        """Check a size before anything waits."""
+        size = operator.index(size)
+        if size < 0:
+            raise ValueError(f"recv: size {size} must not be negative")
+        return size
 
     async def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """As `recv`, into *buffer* (at most *nbytes*, 0 for its whole length)."""

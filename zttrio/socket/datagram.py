@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DatagramSocket"]
 
+MSG_PEEK = int(kernel.MSG_PEEK)  # ints, because an enum's operators cost more than a system call
+MSG_NOSIGNAL = int(kernel.MSG_NOSIGNAL)
+
 
 class DatagramSocket(Socket):
     """A UDP socket."""
@@ -122,9 +125,8 @@ class DatagramSocket(Socket):
     async def _receive(self, size: int, flags: int) -> Datagram | None:
         """The next datagram; None after ``shutdown(SHUT_RD)``."""
         self._check()
-        if size < 0:
-            raise ValueError("negative buffersize in recv")
-        if flags & ~kernel.MSG_PEEK:
+        self._size(size)
+        if flags and flags != MSG_PEEK:
             raise OSError(errno.EOPNOTSUPP, f"recv: flags {flags:#x} are not supported")
         endpoint = self._endpoint
         take = endpoint.peek if flags else endpoint.receive
@@ -177,7 +179,7 @@ class DatagramSocket(Socket):
 
     async def _send(self, data: Buffer, address: Any, flags: int) -> int:
         self._check()
-        if flags & ~kernel.MSG_NOSIGNAL:
+        if flags and flags != MSG_NOSIGNAL:
             raise OSError(errno.EOPNOTSUPP, f"send: flags {flags:#x} are not supported")
         await trio.lowlevel.checkpoint()
         remote = None if address is None else self._resolve(address, local=False)

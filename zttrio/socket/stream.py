@@ -28,6 +28,8 @@ __all__ = ["StreamSocket"]
 
 _OPENING = (SYN_SENT, SYN_RECEIVED)
 _NOT_CONNECTED = (*_OPENING, CLOSED)
+MSG_PEEK = int(kernel.MSG_PEEK)  # ints, because an enum's operators cost more than a system call
+MSG_NOSIGNAL = int(kernel.MSG_NOSIGNAL)
 _DEFAULT_MSS = 536  # RFC 9293 3.7.1, what Linux reports before there is a connection
 
 
@@ -245,9 +247,8 @@ class StreamSocket(Socket):
             trio.ClosedResourceError: another task closed the socket meanwhile.
         """
         connection = self._connected()
-        if buflen < 0:
-            raise ValueError("negative buffersize in recv")
-        if flags & ~kernel.MSG_PEEK:
+        buflen = self._size(buflen)
+        if flags and flags != MSG_PEEK:
             raise OSError(errno.EOPNOTSUPP, f"recv: flags {flags:#x} are not supported")
         take: Callable[[int, float], bytes | None] = (
             connection.peek if flags else connection.receive
@@ -297,7 +298,7 @@ class StreamSocket(Socket):
             trio.ClosedResourceError: another task closed the socket meanwhile.
         """
         connection = self._connected()
-        if flags & ~kernel.MSG_NOSIGNAL:
+        if flags and flags != MSG_NOSIGNAL:
             raise OSError(errno.EOPNOTSUPP, f"send: flags {flags:#x} are not supported")
         await trio.lowlevel.checkpoint_if_cancelled()
         has_waited = False
