@@ -16,7 +16,6 @@ import pstats
 import resource
 import socket
 import statistics
-import sys
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,7 @@ def kernel_work(sock: socket.socket, work: str, seconds: float) -> Result:
         while sock.recv_into(buffer, 1):
             sock.sendall(b"x")
         return meter.result()
-    times = []
+    times: list[float] = []
     while meter.wall < seconds or len(times) <= WARM_UP:
         started = perf_counter()
         sock.sendall(b"x")
@@ -134,7 +133,7 @@ async def stream_work(stream: trio.SocketStream, work: str, seconds: float) -> R
         while await stream.receive_some(1):
             await stream.send_all(b"x")
         return meter.result()
-    times = []
+    times: list[float] = []
     while meter.wall < seconds or len(times) <= WARM_UP:
         started = perf_counter()
         await stream.send_all(b"x")
@@ -199,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

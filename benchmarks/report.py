@@ -97,7 +97,8 @@ def ratios(results: Results) -> list[Ratio]:
 
 
 def _median(samples: Sequence[Sample], name: str) -> float:
-    return statistics.median(getattr(sample, name) for sample in samples)
+    values: list[float] = [getattr(sample, name) for sample in samples]
+    return statistics.median(values)
 
 
 def table(rows: Sequence[Row], results: Results, facts: dict[str, Any], rounds: int) -> str:

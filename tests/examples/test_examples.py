@@ -128,7 +128,6 @@ async def test_the_server_prints_the_command_of_the_readme_and_it_works() -> Non
         server.terminate()
 
 
-@pytest.mark.usefixtures("segment")
 async def test_an_interrupted_server_says_nothing_and_leaves_no_socket_behind(
     segment: Path,
 ) -> None:
@@ -153,8 +152,8 @@ async def test_an_interrupted_server_says_nothing_and_leaves_no_socket_behind(
     assert not await trio.to_thread.run_sync(lambda: list(segment.rglob("*.sock")))
 
 
-async def test_a_client_without_a_server_says_what_to_check(segment: Path) -> None:
-    assert segment
+@pytest.mark.usefixtures("segment")
+async def test_a_client_without_a_server_says_what_to_check() -> None:
     finished = await trio.run_process(
         [sys.executable, "examples/echo_client.py"],
         capture_stdout=True,

@@ -75,7 +75,7 @@ async def test_a_network_is_what_trios_own_interfaces_ask_for(autojump_clock: Mo
         assert_type(await server.open_udp_socket(), trio.socket.SocketType)
         with factory.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
             await sock.bind(("0.0.0.0", 0))
-        assert await resolver.getaddrinfo("server", 7)
+        assert await resolver.getaddrinfo(b"server", 7)
         with client.as_default() as same:
             assert_type(same, zttrio.Network)
             assert same is client
