@@ -1,0 +1,170 @@
+"""Moves the octets of an established connection between a program's stand-in and the stack.
+
+The seed's `rxbuf` is what the program has not taken yet: at most one chunk, for as long as it is
+not empty nothing more is taken from the stack, so the TCP window closes.  Its `txbuf` stays in the
+kernel: what the stack has no room for is left in the pair, and a program that fills it blocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from zttrio.stack.events import CLOSE, ERR, RD, WR
+from zttrio.stack.tcp.state import CLOSED, TIME_WAIT
+
+if TYPE_CHECKING:
+    from zttrio.header.frame import Buffer
+    from zttrio.stack.tcp.connection import TcpConnection
+
+    from .standin import StreamEnd
+
+__all__ = ["Relay"]
+
+CHUNK = 1 << 17  # octets taken from the stack at once; more gains nothing
+ROUNDS = 16  # chunks in each direction before other tasks get their turn; arbitrary
+
+
+class Relay:
+    """Both directions of one connection.
+
+    Attributes:
+        tcp: the stack's end.
+        end: the service end of the stand-in.
+        rxbuf: what the program has not taken yet.
+        failure: errno that ended the connection, 0 while none has.
+        is_blocked: the program's receive queue is full; the owner asks for notify-writable.
+        has_more: there is more to move, but others shall have their turn first.
+    """
+
+    __slots__ = (
+        "_is_peer_finished",
+        "_is_program_finished",
+        "_is_unwanted",
+        "_txbuf",
+        "end",
+        "failure",
+        "has_more",
+        "is_blocked",
+        "rxbuf",
+        "tcp",
+    )
+
+    def __init__(self, tcp: TcpConnection, end: StreamEnd) -> None:
+        self.tcp = tcp
+        self.end = end
+        self.rxbuf: Buffer = b""
+        self._txbuf: Buffer = b""
+        self.failure = 0
+        self.is_blocked = False
+        self.has_more = False
+        self._is_peer_finished = False
+        self._is_program_finished = False
+        self._is_unwanted = False
+
+    @property
+    def is_finished(self) -> bool:
+        """True if both directions have ended in peace and the stack has nothing left to do."""
+        return (
+            self._is_peer_finished
+            and self._is_program_finished
+            and self.tcp.state in (CLOSED, TIME_WAIT)
+        )
+
+    def pump(self, *, program_finished: bool) -> None:
+        """Move what can be moved.
+
+        Args:
+            program_finished: the program will send no more than what waits now.
+        """
+        self.has_more = self.is_blocked = False
+        now = trio.current_time()
+        self._down(now)
+        wants_room = False
+        if not self.failure and not self.tcp.error and self.tcp.state != CLOSED:
+            wants_room = self._up(now, program_finished=program_finished)
+        wanted = ERR | CLOSE
+        if not self.is_blocked:
+            wanted |= RD
+        if wants_room:
+            wanted |= WR
+        self.tcp.wanted = wanted
+
+    def _down(self, now: float) -> None:
+        """From the stack to the program; the seed's `pico_cb_tcp_read` and `pico_handleRead`."""
+        tcp = self.tcp
+        end = self.end
+        for _ in range(ROUNDS):
+            if not self.rxbuf:
+                if self._is_peer_finished:
+                    return
+                try:
+                    data = tcp.receive(CHUNK, now)
+                except OSError as exc:
+                    self.failure = exc.errno or 0
+                    return
+                if data is None:
+                    return
+                if not data:
+                    self._is_peer_finished = True
+                    if not self._is_unwanted:
+                        end.finish()
+                    return
+                if self._is_unwanted:
+                    continue
+                self.rxbuf = data
+            taken = end.give(self.rxbuf)
+            if taken == len(self.rxbuf):
+                self.rxbuf = b""
+            elif taken >= 0:
+                self.rxbuf = memoryview(self.rxbuf)[taken:]
+                self.is_blocked = True
+                return
+            else:  # shutdown(SHUT_RD): TCP goes on acknowledging what nobody wants
+                self.rxbuf = b""
+                self._is_unwanted = True
+                tcp.shutdown_read(now)
+        self.has_more = True
+
+    def _up(self, now: float, *, program_finished: bool) -> bool:
+        """From the program to the stack; the seed's `phyOnUnixData` and `pico_handleWrite`.
+
+        Returns True if there is more to send than the stack has room for.
+        """
+        if self._is_program_finished:
+            return False
+        tcp = self.tcp
+        for _ in range(ROUNDS):
+            data = self._txbuf or self.end.take(tcp.send_buffer - tcp.send_queued)
+            if not data:
+                break
+            try:
+                taken = tcp.send(data, now)
+            except OSError:
+                return False  # the failure is told, and the data that came before it, by `_down`
+            self._txbuf = memoryview(data)[taken:] if taken < len(data) else b""
+            if self._txbuf:
+                return True
+        else:
+            self.has_more = True
+            return False
+        if self.end.queued > 0:
+            return True
+        if program_finished:
+            self._is_program_finished = True
+            tcp.shutdown_write(now)
+        return False
+
+    @property
+    def is_drained(self) -> bool:
+        """True if the stack has everything that the program has sent."""
+        return not self._txbuf and self.end.queued <= 0
+
+    def let_go(self) -> None:
+        """The program has closed its end, and the stack has what it sent: end as Linux does."""
+        now = trio.current_time()
+        if self.end.is_reset or self.rxbuf:
+            self.tcp.abort(now)  # something was left unread, RFC 2525 2.17
+        else:
+            self.tcp.close(now)
