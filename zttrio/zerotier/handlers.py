@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .events import Events, Message, NetworkLayer
     from .hello import Greeter
     from .learning import Learning
+    from .peer import Peer
     from .sender import Sender
     from .topology import Topology
 
@@ -34,6 +35,7 @@ _GATE_KEYS = 16_384  # arbitrary
 _PUSH_WINDOW = 30.0
 _PUSH_LIMIT = 8
 _HINTS_PER_SCOPE = 8
+_EARLY_HINTS = 32  # arbitrary
 
 
 class Handlers:
@@ -63,6 +65,7 @@ class Handlers:
         self._events = events
         self._echoes: Gate[tuple[int, Endpoint, bytes]] = Gate(_ECHO_INTERVAL, _GATE_KEYS)
         self._whois: Gate[bytes] = Gate(_WHOIS_INTERVAL, _GATE_KEYS)
+        self._early: dict[bytes, tuple[int, Endpoint]] = {}
         self._by_verb: dict[int, Callable[[Message, float], str]] = {
             messages.NOP: self._nothing,
             messages.ERROR: self._error,
@@ -95,6 +98,8 @@ class Handlers:
     def expire(self, now: float) -> None:
         """Forget gates that are open again."""
         self._echoes.expire(now)
+        for address in [a for a in self._early if not self._greeter.is_checking(a)]:
+            del self._early[address]
         self._whois.expire(now)
 
     # without content
@@ -238,17 +243,30 @@ class Handlers:
         peer = self._topology.peers.get(hint.address)
         remote = hint.endpoint.unmapped()
         outcome = "rendezvous_refused"
-        if (
-            message.peer.address in self._topology.roots
-            and peer is not None
-            and self._learning.may_use(peer, remote)
-        ):
-            outcome = _HANDLED
-            for local in self._sockets_towards(message.local, remote):
-                self._sender.send_junk(local, remote)
-                self._sender.probe(peer, local, remote, now)
+        if message.peer.address in self._topology.roots:
+            if peer is not None:
+                if self._learning.may_use(peer, remote):
+                    self._meet(peer, message.local, remote, now)
+                    outcome = _HANDLED
+            elif self._greeter.is_checking(hint.address) and len(self._early) < _EARLY_HINTS:
+                # Roots introduce when the first packet passes, and do so again after 30 s only.
+                self._early[hint.address] = (message.local, remote)
+                outcome = _HANDLED
         self._learning.received(message, now)
         return outcome
+
+    def peer_known(self, address: bytes, now: float) -> None:
+        """Follow the introduction that came while a peer's identity was still being checked."""
+        peer = self._topology.peers[address]
+        early = self._early.pop(address, None)
+        if early is not None and self._learning.may_use(peer, early[1]):
+            self._meet(peer, *early, now)
+
+    def _meet(self, peer: Peer, arrived_by: int, remote: Endpoint, now: float) -> None:
+        """Open our NAT towards *remote*, and see whether *peer* answers from there."""
+        for local in self._sockets_towards(arrived_by, remote):
+            self._sender.send_junk(local, remote)
+            self._sender.probe(peer, local, remote, now)
 
     def _sockets_towards(self, arrived_by: int, remote: Endpoint) -> list[int]:
         """The socket a hint came in by, or those of the hint's family if that is another."""

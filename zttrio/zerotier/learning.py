@@ -132,6 +132,7 @@ class Learning:
         if answer is not None:
             path.is_suspended = False
             if answer.remote == remote:
+                path.last_send = max(path.last_send, answer.sent_at)
                 path.add_latency(now - answer.sent_at)
         if not peer.is_direct and not path.is_suspended:
             peer.is_direct = True

@@ -419,6 +419,7 @@ class Node:
         peer = self.topology.peers[address]
         for packet, local, remote in self._whois.release(address):
             self._open(peer, packet, local, remote, now)
+        self._handlers.peer_known(address, now)
         self._sender.retry(now)
 
     def _tick(self, now: float) -> None:

@@ -68,6 +68,7 @@ class Upkeep:
         peer = self._topology.peers[address]
         path = peer.best_path(now)
         if path is None or not path.is_alive(now):
+            peer.last_hello = now
             endpoints = self._topology.roots[address].endpoints
             for length in (4, 16):
                 choices = [e for e in endpoints if len(e.ip) == length]
