@@ -50,7 +50,7 @@ class Recoverer(Sender):
         board = self.board
         acked = ack - self.snd_una
         flight = self.snd_nxt - self.snd_una
-        if self.loss_state == OPEN:
+        if self.loss_state == OPEN and not board.retransmitted_out:
             board.begin_ack(inf)
         else:
             board.begin_ack(self._trust_before(echo, now))
@@ -97,17 +97,17 @@ class Recoverer(Sender):
     def _measure(self, acked: int, flight: int, echo: int | None, now: float) -> None:
         """Take a round-trip sample, and advance RACK."""
         board = self.board
-        if board.oldest_at >= 0:
-            if acked:
-                self.rtt.sample(
-                    now - board.oldest_at, now, max(1, flight // max(acked, 2 * self.mss))
-                )
-        elif echo is not None and acked:
-            # Only pieces sent more than once: the echoed timestamp says which time it was.
-            age = (self.timestamp(now) - echo) & MASK
-            if age < 0x8000_0000:
-                self.rtt.sample(max(age, 1) / 1000, now)
         at = board.newest_at
+        if not acked:
+            pass
+        elif not board.is_ambiguous:
+            self.rtt.sample(
+                now - board.oldest_at, now, max(1, flight // max(acked, 2 * self.mss))
+            )
+        elif echo is not None and board.newest_is_retransmitted:
+            # Karn's problem, which of the two was acknowledged, solved by the timestamp: it is not
+            # older than the retransmission (or `newest_at` would be that of another piece).
+            self.rtt.sample(now - at, now)
         end = board.newest_end
         if at > self.rack_at or (at == self.rack_at and end > self.rack_end):
             self.rack_at = at

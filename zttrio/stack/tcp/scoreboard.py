@@ -34,6 +34,7 @@ class Sent:
         mss: payload octets of each segment that it went out as.
         state: IN_FLIGHT, LOST (and not sent again yet) or SACKED.
         is_retransmitted: it was sent more than once.
+        order: of its entry in the timeline; earlier entries are of earlier transmissions.
     """
 
     start: int
@@ -42,6 +43,7 @@ class Sent:
     mss: int
     state: int = IN_FLIGHT
     is_retransmitted: bool = False
+    order: int = -1
 
     def segments(self) -> int:
         """How many segments this went out as."""
@@ -70,7 +72,9 @@ class Scoreboard:
             sent; -1 if there is none.  See `begin_ack`.
         newest_end: its end.
         newest_is_retransmitted: it was sent more than once.
-        oldest_at: when the first of them was sent that was never sent twice, -1 if none was.
+        oldest_at: when the first of them was sent, of those that were never sent twice; -1 if there
+            are none.
+        is_ambiguous: one of them was sent more than once, or none is acknowledged.
         reordered: the lowest end of a piece that arrived after others sent later, None if none.
     """
 
@@ -80,6 +84,7 @@ class Scoreboard:
         "_timeline",
         "_trust_before",
         "highest_sacked",
+        "is_ambiguous",
         "lost",
         "newest_at",
         "newest_end",
@@ -103,6 +108,7 @@ class Scoreboard:
         self.newest_end = 0
         self.newest_is_retransmitted = False
         self.oldest_at = -1.0
+        self.is_ambiguous = False
         self.reordered: int | None = None
         self._trust_before = inf
         # In order of sending, built when the first loss or SACK makes that order matter.
@@ -127,6 +133,7 @@ class Scoreboard:
                 again.
         """
         self.newest_at = self.oldest_at = -1.0
+        self.newest_is_retransmitted = self.is_ambiguous = False
         self.reordered = None
         self._trust_before = trust_before
 
@@ -164,6 +171,8 @@ class Scoreboard:
     def _deliver(self, piece: Sent, size: int, end: int) -> int:
         """*size* octets of *piece*, up to *end*, have arrived; return how many are news."""
         state = piece.state
+        if piece.is_retransmitted:
+            self.is_ambiguous = True
         if state == SACKED:
             self.sacked -= size
             return 0
@@ -265,7 +274,8 @@ class Scoreboard:
 
     def _track(self, piece: Sent) -> None:
         if self._timeline is not None:
-            insort(self._timeline, (piece.sent_at, piece.end, next(self._order), piece))
+            piece.order = next(self._order)
+            insort(self._timeline, (piece.sent_at, piece.end, piece.order, piece))
 
     def sent_before(self, sent_at: float, end: int) -> list[Sent]:
         """Pieces still in flight that were sent before (*sent_at*, *end*), the oldest first."""
@@ -276,7 +286,7 @@ class Scoreboard:
         waiting = [
             entry
             for entry in timeline[:stop]
-            if entry[3].state == IN_FLIGHT and entry[3].sent_at == entry[0]
+            if entry[3].state == IN_FLIGHT and entry[3].order == entry[2]
         ]
         if len(waiting) < stop:
             timeline[:stop] = waiting
