@@ -380,7 +380,9 @@ class UdpLayer:
             body = b"".join((body, payload)) if body else bytes(payload)
         source = (packet.source, ports >> 16)
         destination = (packet.destination, ports & 0xFFFF)
-        found = self._find(source, destination, is_group=self._ip.is_group(packet.destination))
+        # A frame for everybody may carry a packet for one address.
+        is_group = packet.is_multicast and self._ip.is_group(packet.destination)
+        found = self._find(source, destination, is_group=is_group)
         if not found:
             if packet.is_multicast:
                 counters.udp_group_not_wanted += 1
@@ -574,6 +576,8 @@ class UdpLayer:
         bound = self._by_port.get(port)
         if not bound:
             return []
+        if len(bound) == 1 and bound[0].local[0] is None:
+            return bound  # nearly every port: one endpoint for every address
         found = [
             endpoint
             for endpoint in bound
