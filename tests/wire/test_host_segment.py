@@ -334,6 +334,20 @@ class TestFullStations:
             assert a.send(dying.mac, b"x", b"y") == 2
             assert a.wire.counters()["no_station"] == 2
 
+    async def test_sending_while_the_wire_ends_does_not_raise(
+        self, folder: Path, silent: list[Silent]
+    ) -> None:
+        wire = HostSegment(folder)
+        frames = [frame_to(silent[0].mac, wire.mac)] * MANY
+        async with trio.open_nursery() as nursery:
+            await nursery.start(wire.run, RecordingPort())
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                while wire.send(frames) < MANY:  # until it has ended and drops them
+                    silent[0].read()
+                    await trio.lowlevel.checkpoint()
+        assert wire.counters()["not_running"] == MANY
+
 
 class TestDescriptors:
     async def test_sockets_to_others_are_bounded_and_all_are_closed(

@@ -111,6 +111,17 @@ class TestFrames:
             assert received == [b"%4d" % number for number in range(500)]
             assert tap.counters()["blocked"] == rounds - 1 > 0
 
+    async def test_sending_while_the_wire_ends_does_not_raise(self, tap: PairTap) -> None:
+        frames = [frame_to(OTHER, tap.mac, bytes(1000))] * 100
+        async with trio.open_nursery() as nursery:
+            await nursery.start(tap.run, RecordingPort())
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                while tap.send(frames) < 100:  # until it has ended and drops them
+                    drain(tap.far)
+                    await trio.lowlevel.checkpoint()
+        assert tap.counters()["not_running"] == 100
+
     async def test_nothing_unfinished_leaves(self, tap: PairTap) -> None:
         payload = bytes(range(250)) * 10
         async with running(tap):

@@ -4,5 +4,6 @@ from zttrio.wire.link import Link
 from zttrio.wire.memory import FrameRecord
 
 from .lab import Lab
+from .trace import TcpTrace, TracedSegment
 
-__all__ = ["FrameRecord", "Lab", "Link"]
+__all__ = ["FrameRecord", "Lab", "Link", "TcpTrace", "TracedSegment"]

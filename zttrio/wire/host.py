@@ -149,10 +149,12 @@ class HostSegment(Wire):
                 async with open_background() as self._background:
                     self._port = port
                     self._folder = folder
-                    task_status.started()
-                    await self._receive(sock, port)
+                    try:
+                        task_status.started()
+                        await self._receive(sock, port)
+                    finally:
+                        self._folder = None  # before the nursery closes, which `send` uses
             finally:
-                self._folder = None
                 for name in self._names:
                     folder.remove_name(name, self.mac)
                 folder.remove(self.mac)

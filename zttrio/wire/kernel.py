@@ -134,10 +134,12 @@ class Tap(Wire):
             async with open_background() as self._background:
                 self._port = port
                 self._fd = fd
-                task_status.started()
-                await self._receive(fd, port)
+                try:
+                    task_status.started()
+                    await self._receive(fd, port)
+                finally:
+                    self._fd = -1  # before the nursery closes, which `send` uses
         finally:
-            self._fd = -1
             os.close(fd)
 
     def _open(self) -> int:
