@@ -26,20 +26,24 @@ async def open_background() -> AsyncGenerator[trio.Nursery, None]:
     try:
         async with trio.open_nursery() as outer:
             shield = trio.CancelScope(shield=True)
+            opened: list[trio.Nursery] = []
+            is_open = trio.Event()
 
-            async def supervise(
-                *, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED
-            ) -> None:
+            async def supervise() -> None:
                 with shield:
                     async with trio.open_nursery() as background:
-                        task_status.started(background)
+                        opened.append(background)
+                        is_open.set()
                         await trio.sleep_forever()
 
+            # Not `outer.start`: a cancellation that came meanwhile would wait there for a task
+            # that the shield keeps from ending.
+            outer.start_soon(supervise)
+            with trio.CancelScope(shield=True):  # takes one pass of the scheduler
+                await is_open.wait()
             try:
-                # Inside the try: a cancellation may come when the task is running already, and
-                # shielded as it is it would never end.
-                background = await outer.start(supervise)
-                yield background
+                await trio.lowlevel.checkpoint()
+                yield opened[0]
             except BaseException as exc:  # noqa: ASYNC103 - raised again below
                 # A Cancelled has to travel through the nursery to reach its own
                 # scope; anything else keeps its identity by going around.
