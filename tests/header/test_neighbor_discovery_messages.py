@@ -195,6 +195,7 @@ def test_an_option_that_cannot_be_discards_the_message(text: str) -> None:
         "1804" + "40" + "11" * 29,
         "1901" + "11" * 6,  # no server
         "1902" + "11" * 14,  # half a server
+        "1904" + "11" * 30,  # one and a half
         "7f01" + "11" * 6,  # unknown
     ],
 )

@@ -267,7 +267,10 @@ def test_a_smaller_mtu_makes_smaller_segments() -> None:
         split(super_segment(3000, 1000, CHECKSUM_PARTIAL), mtu=40)
 
 
-@pytest.mark.parametrize("name", ["arp request", "last fragment", "igmp report", "echo request"])
+@pytest.mark.parametrize(
+    "name",
+    ["arp request", "last fragment", "last fragment over ipv6", "igmp report", "echo request"],
+)
 def test_packets_without_such_a_checksum_are_refused(name: str) -> None:
     octets = KERNEL_FRAMES[name]
     for cut in (14, 34, len(octets)):
