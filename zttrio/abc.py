@@ -80,7 +80,11 @@ class Wire(ABC):
         return {}
 
     def publish(self, name: str, addresses: Sequence[bytes]) -> None:
-        """Make *name* resolve to *addresses* (packed) for the other stations, if the wire can."""
+        """Make *name* resolve to *addresses* (packed) for the other stations, if the wire can.
+
+        Raises:
+            WireError: another station has the name.
+        """
 
     def lookup(self, name: str) -> list[bytes]:
         """Packed addresses that a station of this wire has published for *name*, or none."""

@@ -407,5 +407,5 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
 
 def _text(name: tuple[bytes | None, int]) -> str:
     address, port = name
-    text = "*" if address is None or not any(address) else ip_text(address)
+    text = "*" if address is None else ip_text(address)
     return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"

@@ -40,9 +40,20 @@ def namespace() -> Iterator[None]:
         os.close(before)
 
 
+def inside(*command: str) -> list[str]:
+    """*command* in the test's namespace, which is its main thread's.
+
+    Trio starts processes from worker threads, and a worker may still be in the namespace of an
+    earlier test.
+    """
+    return ["nsenter", f"--net=/proc/{os.getpid()}/ns/net", *command]
+
+
 def run(*command: str, data: bytes | None = None, timeout: float = 60) -> bytes:
-    """The output of *command*, which must succeed."""
-    done = subprocess.run(command, input=data, capture_output=True, timeout=timeout, check=False)
+    """The output of *command* in the test's namespace; it must succeed."""
+    done = subprocess.run(
+        inside(*command), input=data, capture_output=True, timeout=timeout, check=False
+    )
     assert done.returncode == 0, f"{command}: {done.returncode}: {done.stderr.decode()}"
     return done.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 
 from examples import echo_server
 
-from .conftest import KERNEL, OURS, open_tap_network, run
+from .conftest import KERNEL, OURS, inside, open_tap_network, run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
@@ -39,10 +40,10 @@ async def test_the_kernel_s_clients_are_served(tmp_path: Path) -> None:
 
         # The server answers with what curl sent: the request's head, then the body.  It ends when
         # the client does, which curl does not: it gives up after two seconds of silence (28).
-        curl = [
+        curl = inside(
             *("curl", "-sS", "--http0.9", "-H", "Expect:", "--data-binary", f"@{body}"),
             *("--speed-time", "2", "--speed-limit", "1", "-o", str(answer), f"http://{OURS}:7/"),
-        ]
+        )
         done = await trio.run_process(curl, capture_stderr=True, check=False)
         assert done.returncode == 28, done.stderr
         echoed = answer.read_bytes()
@@ -75,17 +76,15 @@ async def test_a_kernel_server_is_reached() -> None:
 
 
 async def test_the_example_runs_as_a_program(tmp_path: Path) -> None:
-    import sys
-
     run("ip", "tuntap", "add", "dev", "tap8", "mode", "tap")
     run("ip", "address", "add", f"{KERNEL}/24", "dev", "tap8")
     run("ip", "link", "set", "tap8", "up")
-    program = Path(echo_server.__file__)
+    program = str(Path(echo_server.__file__))
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
             partial(
                 trio.run_process,
-                [sys.executable, program, "--tap", "tap8", "--address", f"{OURS}/24"],
+                inside(sys.executable, program, "--tap", "tap8", "--address", f"{OURS}/24"),
                 stdout=subprocess.PIPE,
                 check=False,
             )
