@@ -312,6 +312,11 @@ class Node:
         """Packets that wait for their sender's identity, or for its check."""
         return len(self._whois) + self._greeter.waiting
 
+    @property
+    def events_dropped(self) -> int:
+        """Events that were never taken and made room for newer ones."""
+        return self._events.dropped
+
     def peers(self) -> list[Peer]:
         """Everybody we know."""
         return list(self.topology.peers.values())

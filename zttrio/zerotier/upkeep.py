@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from .constants import HELLO_PERIOD, PATH_HEARTBEAT
+from .constants import HELLO_PERIOD, PATH_ALIVE, PATH_HEARTBEAT
 from .events import Offline, Online, PathLost
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .events import Events
     from .identity import Randomness
     from .learning import Learning
-    from .peer import Peer
+    from .peer import Path, Peer
     from .sender import Sender
     from .topology import Topology
 
@@ -81,7 +81,7 @@ class Upkeep:
             for known in peer.paths.values():
                 if known.is_usable(now):
                     self._sender.send_hello(peer, known.local, known.remote, now, known)
-        elif now - path.last_send >= PATH_HEARTBEAT:
+        elif _is_due(path, now):
             self._sender.keep_alive(peer, path, now)
 
     def greet(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
@@ -115,7 +115,7 @@ class Upkeep:
                 self._sender.send_hello(peer, path.local, path.remote, now, path)
             return
         for path in usable:
-            if now - path.last_send >= PATH_HEARTBEAT:
+            if _is_due(path, now):
                 self._sender.keep_alive(peer, path, now)
 
     def _hello(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
@@ -133,3 +133,15 @@ class Upkeep:
         if is_online != self.is_online:
             self.is_online = is_online
             self._events.add(Online() if is_online else Offline())
+
+
+def _is_due(path: Path, now: float) -> bool:
+    """True if a path needs a sign of life: from us, or soon from the other side.
+
+    The reference looks at what it sent only; then a path that carries one-way traffic, or loses
+    a few packets, counts as dead now and then.
+    """
+    return (
+        now - path.last_send >= PATH_HEARTBEAT
+        or PATH_HEARTBEAT <= now - path.last_receive < PATH_ALIVE
+    )
