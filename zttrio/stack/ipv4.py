@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zttrio.errors import HeaderError
-from zttrio.header import ipv4
+from zttrio.header import icmpv4, ipv4
 from zttrio.header.address import IPV4_UNSPECIFIED, is_loopback, is_multicast
 from zttrio.header.checksum import sum_of
 
@@ -134,7 +134,9 @@ class Ipv4Input:
                 return
             packet = whole
         if not self._ip.deliver(packet, now):
-            self._icmp.protocol_unreachable(packet, now)
+            self._icmp.v4.send_error(
+                packet, icmpv4.DESTINATION_UNREACHABLE, icmpv4.UNREACHABLE_PROTOCOL, now
+            )
 
     def _is_martian(self, source: bytes, destination: bytes) -> bool:
         """True for addresses that cannot be on a wire (RFC 1122 3.2.1.3, RFC 1812 5.3.7)."""
