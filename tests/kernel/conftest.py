@@ -65,6 +65,7 @@ async def open_tap_network(
     """A Network at OURS on a TAP device whose other side is the kernel at KERNEL."""
     run("ip", "tuntap", "add", "dev", name, "mode", "tap")
     run("ip", "address", "add", f"{KERNEL}/24", "dev", name)
-    run("ip", "link", "set", name, "up")
+    # A device that drops a reset leaves the other side waiting for ever, as TCP does anywhere.
+    run("ip", "link", "set", name, "up", "txqueuelen", "20000")
     async with Network(wire=Tap(name), addresses=[f"{OURS}/24"], config=config) as network:
         yield network

@@ -77,7 +77,7 @@ async def test_every_stream_is_right_and_nothing_is_left() -> None:
                 while network.status().connections:  # noqa: ASYNC110 - the kernel has no event for it
                     await trio.sleep(0.1)
             status = network.status()
-            assert status.connections == (), status
+            assert status.connections == (), str(status)
             assert {row.local for row in status.sockets} == {"0.0.0.0:7", "[::]:7"}
             assert {row.queue for row in status.sockets} == {0}
             assert status.ports == ("tcp 0.0.0.0:7", "tcp [::]:7"), status
