@@ -158,20 +158,18 @@ async def zttrio_endpoint(options: argparse.Namespace) -> Result:
         else:
             stream = await network.open_tcp_stream(options.host, options.port)
         async with stream:
-            return await stream_work(stream, options.work, options.seconds)
+            if not options.profile:
+                return await stream_work(stream, options.work, options.seconds)
+            with cProfile.Profile() as profile:  # of the work only, not of getting there
+                result = await stream_work(stream, options.work, options.seconds)
+            return {**result, "profile": profile_text(profile)}
 
 
-def profiled(options: argparse.Namespace) -> Result:
-    profile = cProfile.Profile()
-    profile.enable()
-    try:
-        result = trio.run(zttrio_endpoint, options)
-    finally:
-        profile.disable()
+def profile_text(profile: cProfile.Profile) -> str:
+    """The functions that took most time themselves, as cProfile prints them."""
     text = io.StringIO()
-    statistics_ = pstats.Stats(profile, stream=text)
-    statistics_.strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
-    return {**result, "profile": text.getvalue()}
+    pstats.Stats(profile, stream=text).strip_dirs().sort_stats("tottime").print_stats(PROFILE_LINES)
+    return text.getvalue()
 
 
 def main() -> None:
@@ -189,8 +187,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.transport == "kernel":
         result = kernel_endpoint(options)
-    elif options.profile:
-        result = profiled(options)
     else:
         result = trio.run(zttrio_endpoint, options)
     with contextlib.suppress(BrokenPipeError):
