@@ -32,17 +32,11 @@ def test_a_prefix_longer_than_30_bits_has_no_directed_broadcast() -> None:
     assert table.broadcasts == {IPV4_BROADCAST}
 
 
-def test_a_tentative_address_is_not_ours_yet() -> None:
-    table = make()
-    entry = table.add(packed("fd00::1"), 64, is_tentative=True)
-    assert not table.is_ours(entry.packed)
-    assert not table
-    assert table.usable(16) == []
-    entry.is_tentative = False
-    table.refresh()
-    assert table.is_ours(entry.packed)
-    assert table.usable(16) == [entry]
-    assert table.usable(4) == []
+def test_addresses_are_told_apart_by_family() -> None:
+    table = make("10.0.0.1/24", "fd00::1/64")
+    assert [entry.packed for entry in table.of_family(16)] == [packed("fd00::1")]
+    assert table.ours == {packed("fd00::1"), packed("10.0.0.1")}
+    assert not table.is_ours(packed("10.0.0.2"))
 
 
 def test_on_link_means_the_same_prefix_of_the_same_family() -> None:

@@ -150,7 +150,7 @@ def test_an_answer_to_the_probe_makes_it_reachable_again() -> None:
 def test_an_answer_is_believed_for_the_reachable_time() -> None:
     host = Host()
     host.meet()
-    until = host.stack.neighbors.reachable_time
+    until = host.stack.neighbors.reachable_time[4]
     assert 15 <= until < 45  # RFC 4861: 0.5 to 1.5 times 30 s
     host.at(until - 0.001)
     send(host)
@@ -163,7 +163,7 @@ def test_an_answer_is_believed_for_the_reachable_time() -> None:
 def test_confirmation_by_a_transport_keeps_it_reachable_without_probes() -> None:
     host = Host()
     host.meet()
-    until = host.stack.neighbors.reachable_time
+    until = host.stack.neighbors.reachable_time[4]
     send(host)
     host.at(until - 1)
     host.stack.ip.confirm(PEER, host.now)

@@ -32,16 +32,20 @@ class Address:
     Attributes:
         packed: 4 or 16 octets.
         prefix_length: bits.
-        is_tentative: duplicate address detection has not finished; it is not ours yet
-            (RFC 4862 5.4).
-        preferred_until: when it becomes deprecated (RFC 4862 5.5.4), in seconds, or inf.
+        is_optimistic: duplicate address detection has not finished (RFC 4862 5.4); it is used
+            already, with the restraint of RFC 4429.
+        is_deprecated: not to be chosen for new conversations (RFC 4862 5.5.4).
+        is_autoconfigured: made from a router's prefix (RFC 4862 5.5.3).
+        preferred_until: when it becomes deprecated, in seconds, or inf.
         valid_until: when it goes away, in seconds, or inf.
         broadcast: the directed broadcast address of its prefix, or None.
     """
 
     packed: bytes
     prefix_length: int
-    is_tentative: bool = False
+    is_optimistic: bool = False
+    is_deprecated: bool = False
+    is_autoconfigured: bool = False
     preferred_until: float = inf
     valid_until: float = inf
     broadcast: bytes | None = attrs.field(init=False, default=None)
@@ -75,13 +79,13 @@ class Address:
 
 
 class Addresses:
-    """The table of our addresses.  Iterating, and its length, leave out tentative ones.
+    """The table of our addresses; iterating gives them as the world outside writes them.
 
     Args:
         changed: called after every change.
 
     Attributes:
-        entries: every address, tentative ones among them, in the order they were added.
+        entries: every address, in the order they were added.
         ours: the packed addresses that packets to us have; loopback ones are not among them.
         broadcasts: the directed broadcast addresses of our prefixes, and the limited one.
     """
@@ -92,14 +96,14 @@ class Addresses:
         self.ours: frozenset[bytes] = frozenset()
         self.broadcasts: frozenset[bytes] = frozenset((IPV4_BROADCAST,))
 
-    def add(self, packed: bytes, prefix_length: int, *, is_tentative: bool = False) -> Address:
+    def add(self, packed: bytes, prefix_length: int, *, is_optimistic: bool = False) -> Address:
         """Make *packed* ours.
 
         Raises:
             ValueError: no host can have that address.
             OSError: EEXIST, it is ours already.
         """
-        entry = Address(packed, prefix_length, is_tentative)
+        entry = Address(packed, prefix_length, is_optimistic)
         if (
             is_unspecified(packed)
             or is_multicast(packed)
@@ -127,9 +131,7 @@ class Addresses:
 
     def refresh(self) -> None:
         """Work out again what follows from `entries`; call after changing one of them."""
-        self.ours = frozenset(
-            entry.packed for entry in self.entries.values() if not entry.is_tentative
-        )
+        self.ours = frozenset(self.entries)
         found = {entry.broadcast for entry in self.entries.values() if entry.broadcast is not None}
         self.broadcasts = frozenset(found | {IPV4_BROADCAST})
         self._changed()
@@ -138,18 +140,13 @@ class Addresses:
         """True if packets to *packed* from the wire are for us; loopback addresses are not."""
         return packed in self.ours
 
-    def usable(self, octets: int) -> list[Address]:
-        """The addresses of the family with *octets* octets, without tentative ones."""
-        return [
-            entry
-            for entry in self.entries.values()
-            if len(entry.packed) == octets and not entry.is_tentative
-        ]
+    def of_family(self, octets: int) -> list[Address]:
+        """The addresses of the family with *octets* octets."""
+        return [entry for entry in self.entries.values() if len(entry.packed) == octets]
 
     def __iter__(self) -> Iterator[Interface]:
         for entry in self.entries.values():
-            if not entry.is_tentative:
-                yield entry.interface
+            yield entry.interface
 
     def __len__(self) -> int:
-        return len(self.ours)
+        return len(self.entries)

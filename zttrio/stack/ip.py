@@ -75,7 +75,8 @@ class Ip:
         rng: first IPv4 identifications, IPv6 fragment identifications.
 
     Attributes:
-        mtu: octets of the largest packet on the wire.
+        mtus: octets of the largest packet on the wire, by octets of an address.
+        hop_limits: of packets whose sender does not say, by octets of an address.
         outbox: frames for the wire, oldest first; taken by the stack.
         neighbors: set by the stack, which the cache needs as well.
         pmtus: path MTUs that were reported.
@@ -99,7 +100,8 @@ class Ip:
         config: Config,
         rng: random.Random,
     ) -> None:
-        self.mtu = mtu
+        self.mtus = {4: mtu, 16: mtu}
+        self.hop_limits = {4: config.ttl, 16: config.ttl}
         self.outbox: deque[Frame] = deque()
         self.pmtus = PathMtus(timers, self._forget_path)
         self._mac = mac
@@ -112,7 +114,6 @@ class Ip:
         self._groups = groups
         self._selection = selection
         self._counters = counters
-        self._hop_limit = config.ttl
         self._rng = rng
         self._paths: dict[bytes, Path] = {}
         self._transports: dict[int, dict[int, Transport]] = {4: {}, 16: {}}
@@ -337,20 +338,26 @@ class Ip:
     def neighbor_failed(self, neighbor: Neighbor, frames: list[Frame], now: float) -> None:
         """Report packets that waited in vain for a neighbor (RFC 1122 2.3.2.2)."""
         del now
-        self.forget_paths()  # another router may do better
         for frame in frames:
             data = bytes(frame.header[14:])
             if len(neighbor.address) == 4:
                 four = ipv4.Ipv4Header.parse_quoted(data)
-                if four.fragment_offset == 0:
-                    self._report(
-                        four.source, four.destination, four.protocol, data[20:], errno.EHOSTUNREACH
-                    )
+                source, destination, protocol = four.source, four.destination, four.protocol
+                start = ipv4.LENGTH
+                is_later = four.fragment_offset != 0
             else:
                 six = ipv6.Ipv6Header.parse_quoted(data)
-                self._report(
-                    six.source, six.destination, six.next_header, data[40:], errno.EHOSTUNREACH
-                )
+                source, destination, protocol = six.source, six.destination, six.next_header
+                start = ipv6.LENGTH
+                is_later = False
+                if protocol == ipv6.FRAGMENT:
+                    fragment = ipv6.FragmentHeader.parse(data, start)
+                    protocol = fragment.next_header
+                    start += ipv6.FRAGMENT_LENGTH
+                    is_later = fragment.fragment_offset != 0
+            if not is_later:
+                header = data[start:] or bytes(frame.payload[:64])
+                self._report(source, destination, protocol, header, errno.EHOSTUNREACH)
 
     def path(self, destination: bytes) -> Path:
         """What is known about the way to *destination*; remembered."""
@@ -516,8 +523,8 @@ class Ip:
     def _group_path(self, destination: bytes) -> Path:
         path = Path(destination, GROUP, Neighbor(destination))
         path.is_broadcast = self.is_broadcast(destination)
-        path.hop_limit = self._hop_limit if path.is_broadcast else 1  # RFC 1112 6.1
-        path.mtu = self.mtu
+        path.hop_limit = self.hop_limits[4] if path.is_broadcast else 1  # RFC 1112 6.1
+        path.mtu = self.mtus[len(destination)]
         path.needs_checksum = self._needs_checksum
         source = self._selection.source(destination, destination)
         if source is None:
@@ -538,17 +545,18 @@ class Ip:
         if next_hop is None or source is None:
             path = Path(destination, NOWHERE, Neighbor(destination))
             path.error = errno.ENETUNREACH
-            path.mtu = self.mtu
+            path.mtu = self.mtus[len(destination)]
             return path
         # fresh_until of a new entry makes the first packet look in the cache
         path = Path(destination, UNICAST, Neighbor(next_hop))
         path.next_hop = next_hop
         path.source = source
-        path.hop_limit = self._hop_limit
+        path.hop_limit = self.hop_limits[len(destination)]
         path.needs_checksum = self._needs_checksum
         path.max_segment = self._max_segment
         reported = self.pmtus.get(destination)
         smallest = MIN_MTU[len(destination)]
-        path.mtu = self.mtu if reported is None else min(self.mtu, max(reported, smallest))
+        mtu = self.mtus[len(destination)]
+        path.mtu = mtu if reported is None else min(mtu, max(reported, smallest))
         path.may_discover = reported is None or reported >= smallest
         return path

@@ -35,6 +35,7 @@ STALE = 2  # known, but not to be relied on
 DELAY = 3  # used while stale: a transport may still confirm it
 PROBE = 4  # asked again, directly
 GONE = 5  # no longer in the cache
+_TIMED = (INCOMPLETE, DELAY, PROBE)
 _NAMES = ("INCOMPLETE", "REACHABLE", "STALE", "DELAY", "PROBE", "GONE")
 
 DELAY_FIRST_PROBE = 5.0  # RFC 4861 10 DELAY_FIRST_PROBE_TIME
@@ -120,8 +121,8 @@ class Neighbors:
         rng: spreads the reachable time (RFC 4861 6.3.2).
 
     Attributes:
-        reachable_time: how long an answer is believed, in seconds.
-        retry_interval: between two questions, in seconds.
+        reachable_time: how long an answer is believed, in seconds, by octets of an address.
+        retry_interval: between two questions, in seconds, by octets of an address.
     """
 
     def __init__(
@@ -144,12 +145,16 @@ class Neighbors:
         self._attempts = config.neighbor_attempts
         self._queue_packets = config.neighbor_queue
         self._queued_octets = 0
-        self._base_reachable = config.neighbor_reachable
-        self.reachable_time = self._spread(config.neighbor_reachable)
-        self.retry_interval = config.neighbor_retry
+        self._base_reachable = dict.fromkeys((4, 16), config.neighbor_reachable)
+        self.reachable_time = {
+            octets: self._spread(base) for octets, base in self._base_reachable.items()
+        }
+        self.retry_interval = dict.fromkeys((4, 16), config.neighbor_retry)
         self._table: dict[bytes, Neighbor] = {}
-        # Each holds the neighbors of one state in order of `due`, since each state has one interval
-        self._waiting: dict[int, dict[bytes, Neighbor]] = {INCOMPLETE: {}, DELAY: {}, PROBE: {}}
+        # For each state and family, neighbors in order of `due`, since all wait equally long
+        self._waiting: dict[tuple[int, int], dict[bytes, Neighbor]] = {
+            (state, octets): {} for state in _TIMED for octets in (4, 16)
+        }
 
     def get(self, address: bytes) -> Neighbor | None:
         """The entry of *address*, if there is one; changes nothing."""
@@ -244,7 +249,7 @@ class Neighbors:
     def set_reachable(self, neighbor: Neighbor, now: float, mac: bytes | None = None) -> None:
         """A proof that *neighbor* is there; with *mac*, that this is where."""
         neighbor.used = now
-        neighbor.fresh_until = now + self.reachable_time
+        neighbor.fresh_until = now + self.reachable_time[len(neighbor.address)]
         if neighbor.state != REACHABLE or mac is not None:
             self._enter(neighbor, REACHABLE)
             if mac is not None:
@@ -263,26 +268,29 @@ class Neighbors:
         if neighbor is not None:
             self._remove(neighbor)
 
-    def set_parameters(self, reachable: float | None, retry: float | None) -> None:
-        """Take over what a router advertises (RFC 4861 6.3.4), in seconds; None keeps a value."""
-        if reachable is not None and reachable != self._base_reachable:
-            self._base_reachable = reachable
-            self.reachable_time = self._spread(reachable)
+    def set_parameters(self, octets: int, reachable: float | None, retry: float | None) -> None:
+        """Take over what a router advertises (RFC 4861 6.3.4); None keeps a value.
+
+        Args:
+            octets: of an address of the family this is for.
+            reachable: seconds an answer is believed, before spreading.
+            retry: seconds between questions.
+        """
+        if reachable is not None and reachable != self._base_reachable[octets]:
+            self._base_reachable[octets] = reachable
+            self.reachable_time[octets] = self._spread(reachable)
         if retry is not None:
-            self.retry_interval = retry
+            self.retry_interval[octets] = retry
 
     def handle_timer(self, now: float) -> None:
         """Ask again where an answer is overdue, and give up after the last attempt."""
-        delayed = self._waiting[DELAY]
         for neighbor in self._due(DELAY, now):
-            del delayed[neighbor.address]
             self._ask(neighbor, PROBE, now)
         for state in (INCOMPLETE, PROBE):
             for neighbor in self._due(state, now):
                 if neighbor.state != state:  # changed by what an earlier one's failure set off
                     continue
                 if neighbor.attempts < self._attempts:
-                    del self._waiting[state][neighbor.address]
                     self._ask(neighbor, state, now)
                 else:
                     self._fail(neighbor, now)
@@ -310,16 +318,17 @@ class Neighbors:
         if neighbor.state != state:
             neighbor.attempts = 0
         neighbor.attempts += 1
-        neighbor.due = now + self.retry_interval
+        neighbor.due = now + self.retry_interval[len(neighbor.address)]
         self._enter(neighbor, state)
         self._user.solicit(neighbor.address, neighbor.mac, neighbor.source, now)
 
     def _enter(self, neighbor: Neighbor, state: int) -> None:
-        if neighbor.state in self._waiting:
-            self._waiting[neighbor.state].pop(neighbor.address, None)
+        octets = len(neighbor.address)
+        if neighbor.state in _TIMED:
+            self._waiting[neighbor.state, octets].pop(neighbor.address, None)
         neighbor.state = state
-        if state in self._waiting:
-            self._waiting[state][neighbor.address] = neighbor
+        if state in _TIMED:
+            self._waiting[state, octets][neighbor.address] = neighbor
             if neighbor.due < self.deadline:
                 self.deadline = neighbor.due
                 self._timers.schedule(self)
@@ -337,10 +346,11 @@ class Neighbors:
 
     def _due(self, state: int, now: float) -> list[Neighbor]:
         found = []
-        for neighbor in self._waiting[state].values():
-            if neighbor.due > now:
-                break
-            found.append(neighbor)
+        for octets in (4, 16):
+            for neighbor in self._waiting[state, octets].values():
+                if neighbor.due > now:
+                    break
+                found.append(neighbor)
         return found
 
     def _rearm(self) -> None:
@@ -375,7 +385,7 @@ class Neighbors:
         """
         if len(self._table) < self._limit:
             return
-        asking = self._waiting[INCOMPLETE]
+        asking = max((self._waiting[INCOMPLETE, octets] for octets in (4, 16)), key=len)
         if asking and len(asking) >= self._limit // 4:
             victim = next(iter(asking.values()))
         else:

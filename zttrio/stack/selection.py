@@ -26,7 +26,7 @@ class Selection:
 
     def source(self, destination: bytes, next_hop: bytes) -> bytes | None:
         """Our packed address for packets to *destination*, or None if no address will do."""
-        usable = self._addresses.usable(len(destination))
+        usable = self._addresses.of_family(len(destination))
         for entry in usable:
             if entry.is_on_link(next_hop):
                 return entry.packed

@@ -332,7 +332,7 @@ class Stack:
         """Ask who has *address*; see `Neighbors`."""
         del now
         if source not in self.addresses.ours:  # it was removed while a packet waited
-            found = self.addresses.usable(len(address))
+            found = self.addresses.of_family(len(address))
             if not found:
                 return
             source = found[0].packed
