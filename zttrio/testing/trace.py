@@ -56,6 +56,7 @@ class TracedSegment:
 
     Attributes:
         time: when.
+        port: yours, that it was sent to.
         flags: the sum of FIN, SYN and so on, of `zttrio.header.tcp`.
         seq: relative to the sender's SYN.
         ack: relative to our SYN; 0 without ACK.
@@ -69,6 +70,7 @@ class TracedSegment:
     """
 
     time: float
+    port: int
     flags: int
     seq: int
     ack: int
@@ -93,6 +95,17 @@ class TracedSegment:
         if self.sack_blocks:
             text += f" sack {self.sack_blocks}"
         return text
+
+
+@attrs.define
+class _Caller:
+    """What you know as one port of yours."""
+
+    iss: int
+    seq: int = 0
+    acked: int = 0
+    echo: int = 0
+    peer_iss: int | None = None
 
 
 class _TraceIp:
@@ -184,7 +197,8 @@ class TcpTrace:
         counters: what it has counted.
         local, remote: packed addresses: its own and yours.
         port, peer_port: its port and yours.
-        seq: the next sequence number that `send` uses.
+        seq: the next sequence number that `send` uses (of `peer_port`; each port of yours has
+            its own).
         window: what `send` announces if not told otherwise.
         timestamps: `send` adds timestamps, and `expect` learns what to echo.
     """
@@ -207,7 +221,7 @@ class TcpTrace:
         self.timers = TimerQueue()
         self.events = EventQueue()
         self.ip = _TraceIp(self, mtu, max_segment)
-        rng = random.Random(seed)
+        self._rng = rng = random.Random(seed)
         self.config = Config() if config is None else config
         self.tcp = TcpLayer(
             self.ip,
@@ -218,17 +232,27 @@ class TcpTrace:
             self.config,
             rng,
         )
-        self.seq = 0
         self.window = 0xFFFF
         self.timestamps = False
         self.clock = 5000
         """The peer's timestamp clock at time 0, in milliseconds."""
-        self._acked = 0
-        self._echo = 0
-        self._iss: int | None = None
-        self._peer_iss = rng.getrandbits(32)
+        self._callers: dict[int, _Caller] = {}
         self._sent: deque[TracedSegment] = deque()
         self._in_burst = False
+
+    def _caller(self, port: int) -> _Caller:
+        if port not in self._callers:
+            self._callers[port] = _Caller(self._rng.getrandbits(32))
+        return self._callers[port]
+
+    @property
+    def seq(self) -> int:
+        """The next sequence number that `send` uses."""
+        return self._caller(self.peer_port).seq
+
+    @seq.setter
+    def seq(self, value: int) -> None:
+        self._caller(self.peer_port).seq = value
 
     # the program's side
 
@@ -345,21 +369,23 @@ class TcpTrace:
             window: the field; `window` if None.
             mss, window_scale, sack_permitted, timestamp: options.
             sack_blocks: relative to its SYN.
-            port: your port, if not `peer_port`.
+            port: yours, if not `peer_port`.
             traffic_class: of the packet.
             gso_size: as if the wire had merged segments of this size.
             damage: flip a bit on the way.
         """
-        following = self.seq
+        port = self.peer_port if port is None else port
+        caller = self._caller(port)
+        following = caller.seq
         start = following if seq is None else seq
         if timestamp is None and self.timestamps:
-            timestamp = (self.peer_clock(), self._echo)
-        iss = self._iss or 0
+            timestamp = (self.peer_clock(), caller.echo)
+        iss = caller.peer_iss or 0
         header = TcpHeader(
-            self.peer_port if port is None else port,
+            port,
             self.port,
-            (self._peer_iss + start) & _MASK,
-            (iss + (self._acked if ack is None else ack)) & _MASK if flags & ACK else 0,
+            (caller.iss + start) & _MASK,
+            (iss + (caller.acked if ack is None else ack)) & _MASK if flags & ACK else 0,
             flags,
             self.window if window is None else window,
             mss=mss,
@@ -376,7 +402,8 @@ class TcpTrace:
         if damage:
             octets[4] ^= 1
         end = start + len(data) + (1 if flags & SYN else 0) + (1 if flags & FIN else 0)
-        self.seq = max(following, end) if seq is None or start == following else following
+        if start == following:
+            caller.seq = end
         self.tcp.receive_packet(
             Packet(
                 self.remote,
@@ -415,7 +442,12 @@ class TcpTrace:
             reported: a router says so, and not our own IP layer.
         """
         quoted = TcpHeader(
-            self.port, self.peer_port, ((self._iss or 0) + seq) & _MASK, 0, ACK, 0
+            self.port,
+            self.peer_port,
+            ((self._caller(self.peer_port).peer_iss or 0) + seq) & _MASK,
+            0,
+            ACK,
+            0,
         ).emit()
         self.tcp.receive_error(
             PathError(
@@ -517,9 +549,10 @@ class TcpTrace:
     def _note(self, segment: TracedSegment) -> None:
         end = segment.seq + len(segment.data)
         end += (1 if segment.flags & SYN else 0) + (1 if segment.flags & FIN else 0)
-        self._acked = max(self._acked, end)
+        caller = self._caller(segment.port)
+        caller.acked = max(caller.acked, end)
         if segment.header.timestamp is not None:
-            self._echo = segment.header.timestamp[0]
+            caller.echo = segment.header.timestamp[0]
 
     # time
 
@@ -563,11 +596,12 @@ class TcpTrace:
             is_right = not transport_checksum(source, destination, PROTOCOL_TCP, header, payload)
         if not is_right:
             raise AssertionError(f"the checksum {parsed.checksum:#x} is wrong")
+        caller = self._caller(parsed.dst_port)
         if parsed.flags & SYN:
-            if self._iss != parsed.seq:
-                self._acked = 0
-            self._iss = parsed.seq
-        iss = self._iss or 0
+            if caller.peer_iss != parsed.seq:
+                caller.acked = 0
+            caller.peer_iss = parsed.seq
+        iss = caller.peer_iss or 0
 
         def relative(number: int, start: int) -> int:
             return ((number - start + 0x4000_0000) & _MASK) - 0x4000_0000
@@ -575,14 +609,15 @@ class TcpTrace:
         self._sent.append(
             TracedSegment(
                 time=now,
+                port=parsed.dst_port,
                 flags=parsed.flags,
                 seq=relative(parsed.seq, iss),
-                ack=relative(parsed.ack, self._peer_iss) if parsed.flags & ACK else 0,
+                ack=relative(parsed.ack, caller.iss) if parsed.flags & ACK else 0,
                 window=parsed.window,
                 data=payload,
                 header=parsed,
                 sack_blocks=tuple(
-                    (relative(left, self._peer_iss), relative(right, self._peer_iss))
+                    (relative(left, caller.iss), relative(right, caller.iss))
                     for left, right in parsed.sack_blocks
                 ),
                 gso_size=gso_size,

@@ -125,6 +125,8 @@ class TcpConnection(Receiver):
             if self.state in (SYN_SENT, SYN_RECEIVED):
                 raise OSError(errno.ENOTCONN, f"{self}: not established yet")
             raise OSError(errno.EPIPE, f"{self}: cannot send any more")
+        if isinstance(data, memoryview) and (data.itemsize != 1 or data.ndim != 1):
+            data = data.cast("B")
         queue = self.send_queue
         if queue is None:
             queue = self.send_queue = SendQueue(self.write_end)
@@ -443,6 +445,8 @@ class TcpConnection(Receiver):
 
     def _persist_time_out(self, now: float) -> None:
         self.persist_at = inf
+        if not self.snd_wnd:
+            self.retries += 1
         # An orphan does not ask for ever, whatever the peer answers: RFC 6429 section 4.
         if self.has_given_up(now) or (self.is_orphan and self.rtt.backoff > ORPHAN_RETRIES):
             self.fail(self.soft_error or errno.ETIMEDOUT, now)

@@ -193,6 +193,12 @@ class TcpLayer:
                 errno.ENOBUFS, f"tcp: {self.config.connection_limit} connections are open already"
             )
         source = self.ip.select_source(address)
+        if binding is not None and binding.address and not is_unspecified(binding.address):
+            source = binding.address
+        if len(source) != len(address):
+            raise OSError(
+                errno.EAFNOSUPPORT, f"{ip_text(address)}: cannot be reached from {ip_text(source)}"
+            )
         if binding is None:
             remote_octets = address + port.to_bytes(2, "big")
 
@@ -200,12 +206,6 @@ class TcpLayer:
                 return self._is_taken(self._key(source, candidate, address, port), now)
 
             binding = self._ports.connect(PROTOCOL_TCP, source, remote_octets, is_taken)
-        elif binding.address is not None and not is_unspecified(binding.address):
-            source = binding.address
-        if len(source) != len(address):
-            raise OSError(
-                errno.EAFNOSUPPORT, f"{ip_text(address)}: cannot be reached from {ip_text(source)}"
-            )
         key = self._key(source, binding.port, address, port)
         if self._is_taken(key, now):
             raise OSError(

@@ -112,6 +112,7 @@ class Receiver(Recoverer):
             or (queue is not None and queue.ahead)
             or (size == 0 and (ack == self.snd_una or window << self.snd_scale == 0))
             or self.is_read_closed
+            or self.fin_seq is not None
         ):
             self._receive_any(packet, words & 0xFF, transport, data, now)
             return
@@ -429,12 +430,14 @@ class Receiver(Recoverer):
             if queue is None:
                 queue = self.receive_queue = ReceiveQueue()
             if seq == rcv_nxt:
-                filled_hole = queue.is_ahead()
-                queue.append(data)
-                self.rcv_nxt = queue.advance(rcv_nxt + len(data))
-                self._note_data(self.rcv_nxt - rcv_nxt, gso_size, now)
-                if filled_hole:
+                if queue.is_ahead():
+                    queue.insert(seq, data, is_next=True)
+                    self.rcv_nxt = queue.advance(seq)
                     self.schedule_ack()  # RFC 5681 4.2: at once when a gap is filled
+                else:
+                    queue.append(data)
+                    self.rcv_nxt = end
+                self._note_data(self.rcv_nxt - rcv_nxt, gso_size, now)
                 if self.is_read_closed:
                     queue.take(queue.size)
             else:
@@ -446,12 +449,13 @@ class Receiver(Recoverer):
                 self.send_ack(now)
         if self.fin_seq == self.rcv_nxt:
             self._receive_fin(now)
-        elif is_fin:
+        elif is_fin and not data:
             self.schedule_ack()
 
     def _receive_fin(self, now: float) -> None:
         """The peer's stream is complete."""
         self.rcv_nxt += 1
+        self.rcv_adv = max(self.rcv_adv, self.rcv_nxt)
         self.is_fin_received = True
         self.schedule_ack()
         if self.state == ESTABLISHED:

@@ -66,8 +66,10 @@ class ReceiveQueue:
             data = bytes(data)
         self._chunks.append(data)
 
-    def insert(self, start: int, data: Buffer) -> bool:
+    def insert(self, start: int, data: Buffer, *, is_next: bool = False) -> bool:
         """Keep *data* that starts at *start*, ahead of what is next; False if there is no room.
+
+        There is always room for what *is_next*, since it will not stay here.
 
         Where it overlaps what is there already, what is there stays, so that nobody can change
         data that has been acknowledged selectively.
@@ -81,7 +83,7 @@ class ReceiveQueue:
             self.duplicate = (start, end)
             self._touch(start)
             return True
-        if len(self._pieces) >= MAX_PIECES:
+        if len(self._pieces) >= MAX_PIECES and not is_next:
             return False
         at = start
         for index in range(first, last):

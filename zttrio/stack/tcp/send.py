@@ -357,7 +357,6 @@ class Sender(Tcb):
             self.last_sent_at = now
             self.rto_at = now + self.rtt.timeout()
             return
-        self.retries += 1
         self.rtt.backoff += 1
         self.layer.counters.tcp_window_probes += 1
         self.persist_at = now + self.rtt.timeout()
