@@ -26,15 +26,15 @@ static bool is_datagram(int fd, struct slot *slot) {
            slot->type != SOCK_STREAM;
 }
 
-static bool is_connecting(int fd) { return kind_of(fd) == KIND_CONNECTING; }
+static bool is_opening(int fd) { return kind_of(fd) == KIND_OPENING; }
 
-/* The error of a failed connect() that the program has not asked for yet; 0 if there is none. */
-static int connect_error(int fd) {
+/* What the service knows about the end of a connection: an errno, 0 if it was told, -1 if nothing. */
+static int ask_error(int fd) {
     struct slot slot;
     int error = 0;
     uint32_t room = sizeof error;
     if (!zt_identify(fd, &slot))
-        return 0;
+        return -1;
     struct call call = {
         .op = ZT_OP_GETSOCKOPT,
         .sock = slot.cookie,
@@ -46,32 +46,49 @@ static int connect_error(int fd) {
         .room_size = sizeof error,
     };
     zt_set_kind(fd, KIND_NATIVE);
-    return zt_call(&call) == CALL_OK && call.ret == 0 ? error : 0;
+    return zt_call(&call) == CALL_OK && call.ret == 0 ? error : -1;
 }
 
-/* After a read on a connecting stream: ECONNRESET may really be ECONNREFUSED and the like. */
+/* Was nothing done yet that could have connected it, or is it a listener?  TCP says so. */
+static bool is_unconnected(int fd) {
+    struct slot slot;
+    if (!zt_identify(fd, &slot))
+        return false;
+    return slot.flags & SLOT_LISTENING || (slot.flags & SLOT_FRESH && zt_state(fd, &slot) == 0);
+}
+
+/*
+ * After a read on a stream: the pair says ECONNRESET for whatever ended the connection, the service
+ * knows if it was something else, and if SO_ERROR has told it already.
+ */
 static ssize_t after_receive(int fd, ssize_t result) {
     if (result >= 0) {
-        zt_set_kind(fd, KIND_NATIVE);
+        if (UNLIKELY(is_opening(fd)))
+            zt_set_kind(fd, KIND_NATIVE);
     } else if (errno == ECONNRESET) {
-        int error = connect_error(fd);
-        errno = error != 0 ? error : ECONNRESET;
+        int error = ask_error(fd);
+        if (error == 0)
+            return 0;
+        errno = error > 0 ? error : ECONNRESET;
     }
     return result;
 }
 
-/* Writes to a connecting stream; TCP tells the error before it says EPIPE, and without SIGPIPE. */
-static ssize_t send_connecting(int fd, const struct msghdr *message, int flags) {
-    ssize_t result = real()->sendmsg(fd, message, flags | MSG_NOSIGNAL);
-    if (result >= 0) {
-        zt_set_kind(fd, KIND_NATIVE);
-    } else if (errno == EPIPE || errno == ECONNRESET) {
-        int error = connect_error(fd);
-        if (error == 0 && !(flags & MSG_NOSIGNAL))
-            raise(SIGPIPE);
-        errno = error != 0 ? error : EPIPE;
+/* Writes to a stream that may not be connected; TCP tells its error before EPIPE, and instead. */
+static ssize_t send_opening(int fd, const struct msghdr *message, int flags) {
+    int error = EPIPE;
+    if (!is_unconnected(fd)) {
+        ssize_t result = real()->sendmsg(fd, message, flags | MSG_NOSIGNAL);
+        if (result >= 0)
+            zt_set_kind(fd, KIND_NATIVE);
+        if (result >= 0 || (errno != EPIPE && errno != ECONNRESET))
+            return result;
+        error = ask_error(fd);
+        error = error > 0 ? error : EPIPE;
     }
-    return result;
+    if (error == EPIPE && !(flags & MSG_NOSIGNAL))
+        raise(SIGPIPE);
+    return fail(error);
 }
 
 static struct msghdr message_of(struct iovec *piece, const void *data, size_t length) {
@@ -94,10 +111,10 @@ static ssize_t send_message(int fd, const struct msghdr *message, int flags) {
         plain.msg_name = NULL; /* TCP does not look at it */
         plain.msg_namelen = 0;
         flags &= ~MSG_FASTOPEN;
-        return is_connecting(fd) ? send_connecting(fd, &plain, flags)
+        return is_opening(fd) ? send_opening(fd, &plain, flags)
                                  : real()->sendmsg(fd, &plain, flags);
     }
-    return is_connecting(fd) ? send_connecting(fd, message, flags)
+    return is_opening(fd) ? send_opening(fd, message, flags)
                              : real()->sendmsg(fd, message, flags);
 }
 
@@ -152,7 +169,7 @@ EXPORT(ssize_t, zt_write, "write", (int fd, const void *data, size_t length)) {
         struct iovec piece;
         struct msghdr message = message_of(&piece, data, length);
         struct slot slot;
-        if (is_datagram(fd, &slot) || is_connecting(fd))
+        if (is_datagram(fd, &slot) || is_opening(fd))
             return send_message(fd, &message, 0);
     }
     return real()->write(fd, data, length);
@@ -166,7 +183,7 @@ EXPORT(ssize_t, zt_writev, "writev", (int fd, const struct iovec *pieces, int co
             .msg_iovlen = (size_t)(count < 0 ? 0 : count),
         };
         struct slot slot;
-        if (is_datagram(fd, &slot) || is_connecting(fd))
+        if (is_datagram(fd, &slot) || is_opening(fd))
             return send_message(fd, &message, 0);
     }
     return real()->writev(fd, pieces, count);
@@ -230,9 +247,11 @@ static ssize_t receive_message(int fd, struct msghdr *message, int flags) {
         message->msg_flags = 0;
         return discard(fd, length, flags);
     }
+    if (UNLIKELY(is_opening(fd)) && is_unconnected(fd))
+        return fail(ENOTCONN);
     bool has_control = message->msg_control != NULL && message->msg_controllen > 0;
     ssize_t result = real()->recvmsg(fd, message, flags);
-    if (UNLIKELY(is_connecting(fd)))
+    if (UNLIKELY(result < 0))
         return after_receive(fd, result);
     if (result >= 0 && has_control && message->msg_controllen > 0)
         adopt_descriptors(message);
@@ -240,12 +259,9 @@ static ssize_t receive_message(int fd, struct msghdr *message, int flags) {
 }
 
 EXPORT(ssize_t, zt_recv, "recv", (int fd, void *room, size_t length, int flags)) {
-    if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE)))
-        return real()->recv(fd, room, length, flags);
-    struct slot slot;
-    if (!is_datagram(fd, &slot) && !is_odd_stream(fd, flags)) {
+    if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE))) {
         ssize_t result = real()->recv(fd, room, length, flags);
-        return is_connecting(fd) ? after_receive(fd, result) : result;
+        return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
     }
     struct iovec piece;
     struct msghdr message = message_of(&piece, room, length);
@@ -262,12 +278,9 @@ EXPORT(ssize_t, zt_recv_chk, "__recv_chk",
 
 EXPORT(ssize_t, zt_recvfrom, "recvfrom",
        (int fd, void *room, size_t length, int flags, void *address, socklen_t *address_length)) {
-    struct slot slot;
-    if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE)))
-        return real()->recvfrom(fd, room, length, flags, address, address_length);
-    if (!is_datagram(fd, &slot) && !is_odd_stream(fd, flags)) {
+    if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE))) {
         ssize_t result = real()->recvfrom(fd, room, length, flags, address, address_length);
-        return is_connecting(fd) ? after_receive(fd, result) : result;
+        return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
     }
     struct iovec piece;
     struct msghdr message = message_of(&piece, room, length);
@@ -345,10 +358,11 @@ EXPORT(ssize_t, zt_read, "read", (int fd, void *room, size_t length)) {
             struct msghdr message = message_of(&piece, room, length);
             return zt_datagram_receive(fd, &slot, &message, 0);
         }
-        if (is_connecting(fd))
-            return after_receive(fd, real()->read(fd, room, length));
+        if (is_opening(fd) && is_unconnected(fd))
+            return fail(ENOTCONN);
     }
-    return real()->read(fd, room, length);
+    ssize_t result = real()->read(fd, room, length);
+    return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
 }
 ALIAS(zt_read, "read", __read);
 
@@ -368,8 +382,9 @@ EXPORT(ssize_t, zt_readv, "readv", (int fd, const struct iovec *pieces, int coun
             };
             return zt_datagram_receive(fd, &slot, &message, 0);
         }
-        if (is_connecting(fd))
-            return after_receive(fd, real()->readv(fd, pieces, count));
+        if (is_opening(fd) && is_unconnected(fd))
+            return fail(ENOTCONN);
     }
-    return real()->readv(fd, pieces, count);
+    ssize_t result = real()->readv(fd, pieces, count);
+    return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
 }

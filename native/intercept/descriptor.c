@@ -117,7 +117,8 @@ static bool ask_service(int fd, uint64_t cookie, struct slot *slot, uint8_t *sta
         slot->flags |= SLOT_CONNECTED;
     if (state != NULL)
         *state = row.state;
-    zt_remember(fd, slot, slot->type == SOCK_DGRAM ? KIND_DATAGRAM : KIND_NATIVE);
+    uint8_t kind = row.state == ZT_STATE_CONNECTED ? KIND_NATIVE : KIND_OPENING;
+    zt_remember(fd, slot, slot->type == SOCK_DGRAM ? KIND_DATAGRAM : kind);
     return true;
 }
 

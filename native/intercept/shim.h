@@ -139,7 +139,7 @@ static inline bool is_own_process(void) {
 /* How `read` and friends have to treat a descriptor; 0 means: let the kernel do it. */
 #define KIND_NATIVE 0
 #define KIND_DATAGRAM 1   /* every message has a header */
-#define KIND_CONNECTING 2 /* a stream whose connect() has not been heard of since EINPROGRESS */
+#define KIND_OPENING 2    /* a stream that is not known to be connected: fresh, listening, connecting */
 #define KIND_UNKNOWN 3    /* a number too high for the tables: has to be asked about each time */
 
 /* What is known about a stand-in; valid as long as the descriptor's SO_COOKIE is `cookie`. */

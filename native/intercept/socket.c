@@ -62,7 +62,7 @@ EXPORT(int, zt_socket, "socket", (int domain, int type, int protocol)) {
         .protocol = (uint16_t)call.ret, /* the service says what protocol 0 means */
         .flags = SLOT_FRESH,
     };
-    zt_remember(fd, &slot, slot.type == SOCK_STREAM ? KIND_NATIVE : KIND_DATAGRAM);
+    zt_remember(fd, &slot, slot.type == SOCK_STREAM ? KIND_OPENING : KIND_DATAGRAM);
     return fd;
 }
 ALIAS(zt_socket, "socket", __socket);
@@ -173,7 +173,7 @@ static int revive(int fd, struct slot *slot) {
         return fail(error);
     slot->cookie = call.answer_sock;
     slot->flags = SLOT_FRESH;
-    zt_remember(fd, slot, KIND_NATIVE);
+    zt_remember(fd, slot, KIND_OPENING);
     return 0;
 }
 
@@ -223,7 +223,6 @@ static int connect_stand_in(int fd, struct slot *slot, const void *address, sock
         if (result == CALL_FAILED)
             return -1;
         if (result != CALL_OK) { /* the attempt goes on, as POSIX says */
-            zt_set_kind(fd, KIND_CONNECTING);
             return fail(result == CALL_EINTR ? EINTR : EINPROGRESS);
         }
         if (call.answer_flags & ZT_ANSWER_HOST) {
@@ -243,9 +242,6 @@ static int connect_stand_in(int fd, struct slot *slot, const void *address, sock
                 zt_set_kind(fd, KIND_NATIVE);
             return 0;
         }
-        if (is_stream)
-            zt_set_kind(fd, call.err == EINPROGRESS || call.err == EALREADY ? KIND_CONNECTING
-                                                                           : KIND_NATIVE);
         return fail(call.err);
     }
     return fail(ECONNABORTED);
@@ -486,8 +482,6 @@ static int get_own_option(int fd, const struct slot *slot, int level, int option
     if (zt_call_simple(&call) < 0)
         return -1;
     *length = call.answer_length;
-    if (level == SOL_SOCKET && option == SO_ERROR && kind_of(fd) == KIND_CONNECTING)
-        zt_set_kind(fd, KIND_NATIVE); /* now the program knows */
     return 0;
 }
 

@@ -61,7 +61,7 @@ class Acceptor:
         waiting = self._waiting
         while waiting < limit and self._announce_next():
             waiting += 1
-        self.listener.backlog = max(0, self.backlog - waiting)
+        self.listener.backlog = self.backlog - waiting
         self.is_blocked = self._pending is not None or waiting * 2 >= limit
         self.listener.wanted = CONN | RD | ERR
 

@@ -335,7 +335,8 @@ class Broker:
                 families,
             )
         except ResolveError as exc:
-            self.report(f"{client}: {exc}")
+            if exc.is_unknown_name:
+                self.report(f"{client}: {exc}")
             return Reply(exc.code)
         return Reply(payload=answer.emit())
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,14 @@ ROUNDS = 64  # requests before other tasks get their turn; arbitrary
 WAITING = 64  # blocking requests of one channel that may be under way; arbitrary
 _CREDENTIALS = struct.Struct("=iII")
 _ROOM = rpc.HEADER_LENGTH + rpc.PAYLOAD_LIMIT + 1  # one more, to notice what is too long
+
+
+@cache
+def _version() -> str:
+    try:
+        return metadata.version("zttrio")
+    except metadata.PackageNotFoundError:
+        return "unknown"  # run from a source tree
 
 
 class Channel:
@@ -141,9 +150,7 @@ class Channel:
             features |= rpc.FEATURE_STRICT
         if policy.has_host_rules:
             features |= rpc.FEATURE_HOST
-        answer = rpc.HelloAnswer(
-            features, os.getpid(), metadata.version("zttrio"), self._network, policy.digest()
-        )
+        answer = rpc.HelloAnswer(features, os.getpid(), _version(), self._network, policy.digest())
         return Reply(payload=answer.emit())
 
     async def _answer(self, request: rpc.Request, reply: Reply) -> None:

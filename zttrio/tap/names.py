@@ -33,11 +33,17 @@ _LOOPBACK = {AF_INET: packed("127.0.0.1"), AF_INET6: packed("::1")}
 
 
 class ResolveError(Exception):
-    """A name has no answer; carries the EAI number that the program gets."""
+    """A name has no answer.
 
-    def __init__(self, code: int, text: str) -> None:
+    Attributes:
+        code: the EAI number that the program gets.
+        is_unknown_name: it was a name, and nobody has it.
+    """
+
+    def __init__(self, code: int, text: str, *, is_unknown_name: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.is_unknown_name = is_unknown_name
 
 
 def resolve(
@@ -122,7 +128,9 @@ def _addresses(
         raise ResolveError(EAI_NONAME, f"{node}: not an address")
     found = [packed(text.partition("%")[0]) for text in lookup(node)]
     if not found:
-        raise ResolveError(EAI_NONAME, f"{node}: nobody on the virtual network has that name")
+        raise ResolveError(
+            EAI_NONAME, f"{node}: nobody on this network has that name", is_unknown_name=True
+        )
     fitting = [address for address in found if _family(address) in wanted]
     if family == AF_INET6 and flags & socket.AI_V4MAPPED and (not fitting or flags & socket.AI_ALL):
         fitting += [V4_MAPPED + address for address in found if len(address) == 4]

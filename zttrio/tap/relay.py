@@ -98,6 +98,8 @@ class Relay:
         for _ in range(ROUNDS):
             if not self.rxbuf:
                 if self._is_peer_finished:
+                    # A reset may still come: the peer was written to after it had closed.
+                    self.failure = tcp.take_error()
                     return
                 try:
                     data = tcp.receive(CHUNK, now)
