@@ -275,6 +275,11 @@ class Greeter:
         """True while an identity with *address* waits for its check."""
         return any(identity.address == address for identity in self._pending)
 
+    @property
+    def has_validations(self) -> bool:
+        """True if `next_validation` has one to give."""
+        return any(not pending.is_started for pending in self._pending.values())
+
     def next_validation(self) -> Identity | None:
         """The next identity to check with `Identity.is_valid`, or None.
 

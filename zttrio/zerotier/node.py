@@ -237,6 +237,11 @@ class Node:
         """
         return self._greeter.next_validation()
 
+    @property
+    def has_validations(self) -> bool:
+        """True if `next_validation` has one to give."""
+        return self._greeter.has_validations
+
     def identity_checked(self, identity: Identity, now: float, *, is_valid: bool) -> None:
         """Go on with an identity from `next_validation`."""
         self._greeter.checked(identity, now, is_valid=is_valid)
