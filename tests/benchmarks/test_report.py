@@ -89,7 +89,7 @@ def test_the_host_segment_is_measured_between_two_processes(kind: str, tmp_path:
 
 
 def test_a_profile_is_taken_of_both_ends(tmp_path: Path) -> None:
-    sample = measure(row_called("host", tmp_path), "bulk", 0.05, profile=True)
+    sample = measure(row_called("host", tmp_path), "bulk", 0.2, profile=True)
     assert set(sample.profiles) == {"connector", "listener"}
     assert all("stack.py" in text for text in sample.profiles.values())
 
