@@ -10,6 +10,7 @@ import errno
 import socket
 import termios
 from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -321,17 +322,22 @@ class Broker:
 
     async def _resolve(self, request: rpc.Request, client: str) -> Reply:
         node, service = rpc.parse_texts(request.payload, 2)
+        found = self._resolver.lookup(node) if node else []
+        if node and not found and self.policy.host_names:
+            found = await _host_lookup(node)
         families = {
             rpc.AF_INET if interface.version == 4 else rpc.AF_INET6
             for interface in self.driver.stack.addresses
         }
+        if self.policy.has_host_rules:
+            families = set()  # what the host can reach is not known here
         try:
             answer = resolve(
                 None if request.flags & rpc.REQUEST_NO_NODE else node,
                 None if request.flags & rpc.REQUEST_NO_SERVICE else service,
                 request.b,
                 request.a,
-                self._resolver.lookup,
+                found,
                 families,
             )
         except ResolveError as exc:
@@ -432,6 +438,18 @@ _OPERATIONS = {
     rpc.OP_POLICY: Broker._policy,
     rpc.OP_NOTE: Broker._note,
 }
+
+
+async def _host_lookup(name: str) -> list[str]:
+    """The addresses that the host's resolver has for *name*; none if it has none."""
+    try:
+        # Not trio.socket's: that may be the virtual network's own.
+        rows = await trio.to_thread.run_sync(
+            partial(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM), abandon_on_cancel=True
+        )
+    except socket.gaierror:
+        return []
+    return [str(row[4][0]) for row in rows]
 
 
 def _measure_record() -> int:

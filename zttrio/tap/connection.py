@@ -71,6 +71,10 @@ class Policy(Protocol):
     def has_host_rules(self) -> bool:
         """True if some destinations are the host's."""
 
+    @property
+    def host_names(self) -> bool:
+        """True if names that nobody on the network has are asked of the host's resolver."""
+
 
 class House(Protocol):
     """What a connection needs of the tap service it lives in."""

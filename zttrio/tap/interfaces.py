@@ -58,7 +58,7 @@ def list_interfaces(stack: Stack) -> list[InterfaceRow]:
         NETWORK_NAME,
         NETWORK_INDEX,
         _UP | _BROADCAST | _RUNNING | _MULTICAST,
-        stack.ip.mtu,
+        max(stack.ip.mtus.values()),
         stack.mac,
     )
     rows = [InterfaceRow(*lo), InterfaceRow(*net)]

@@ -14,7 +14,7 @@ from .rpc import AF_INET, AF_INET6, ResolveAnswer, ResolveRow, Sockaddr
 from .sockaddr import V4_MAPPED, wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["ResolveError", "name_of", "resolve"]
 
@@ -51,7 +51,7 @@ def resolve(
     service: str | None,
     family: int,
     flags: int,
-    lookup: Callable[[str], Sequence[str]],
+    found: Sequence[str],
     families: Iterable[int],
 ) -> ResolveAnswer:
     """Answer one getaddrinfo().
@@ -61,14 +61,14 @@ def resolve(
         service: a port number, a service name, or None.
         family: AF_INET, AF_INET6, or 0 for both.
         flags: AI_* bits.
-        lookup: gives the addresses of a name, as texts.
-        families: those in which we have an address, for AI_ADDRCONFIG.
+        found: the addresses of *node*, as texts.
+        families: those in which we have an address, for AI_ADDRCONFIG; none if that is unknown.
 
     Raises:
         ResolveError: there is no answer.
     """
     ports = _ports(service, flags)
-    addresses, canonical = _addresses(node, family, flags, lookup)
+    addresses, canonical = _addresses(node, family, flags, found)
     if flags & socket.AI_ADDRCONFIG and node is not None and not _is_literal(node):
         have = set(families) or {AF_INET, AF_INET6}
         addresses = [address for address in addresses if _family(address) in have]
@@ -116,7 +116,7 @@ def _ports(service: str | None, flags: int) -> dict[int, int]:
 
 
 def _addresses(
-    node: str | None, family: int, flags: int, lookup: Callable[[str], Sequence[str]]
+    node: str | None, family: int, flags: int, texts: Sequence[str]
 ) -> tuple[list[bytes], str]:
     wanted = (AF_INET, AF_INET6) if family == 0 else (family,)
     if node is None:
@@ -126,7 +126,7 @@ def _addresses(
     is_literal = _is_literal(node)
     if flags & socket.AI_NUMERICHOST and not is_literal:
         raise ResolveError(EAI_NONAME, f"{node}: not an address")
-    found = [packed(text.partition("%")[0]) for text in lookup(node)]
+    found = [packed(text.partition("%")[0]) for text in texts]
     if not found:
         raise ResolveError(
             EAI_NONAME, f"{node}: nobody on this network has that name", is_unknown_name=True

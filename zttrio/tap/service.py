@@ -23,7 +23,7 @@ import trio
 
 from zttrio.errors import InterceptError
 
-from .broker import Broker
+from .broker import ADDRESS_WAIT, Broker
 from .channel import Channel
 from .verdict import Everything
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .connection import Policy
 
-__all__ = ["TapService", "default_folder", "serve"]
+__all__ = ["ADDRESS_WAIT", "TapService", "default_folder", "private_path", "serve"]
 
 BACKLOG = 1024  # programs that may wait to be let in; arbitrary
 CHANNELS = 4096  # threads of programs at once; arbitrary
@@ -69,6 +69,11 @@ def default_folder() -> Path:
             if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                 return Path(runtime, "zttrio")
     return Path(tempfile.gettempdir(), f"zttrio-{os.geteuid()}")
+
+
+def private_path() -> Path:
+    """A path for the socket of a service that nobody else has to find."""
+    return default_folder() / f"nc_{os.getpid()}-{secrets.token_hex(4)}"
 
 
 async def serve(

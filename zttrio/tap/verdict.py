@@ -12,6 +12,7 @@ class Everything:
 
     is_strict = True
     has_host_rules = False
+    host_names = False
 
     def verdict(self, address: bytes, port: int) -> int:
         """Virtual, whatever it is."""

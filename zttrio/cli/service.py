@@ -1,0 +1,69 @@
+"""``zttrio service``: a tap service for programs that are started elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from zttrio.intercept import preload
+from zttrio.tap import service
+
+from . import network
+from .run import add_policy_options, make_policy
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .main import Subparsers
+
+__all__ = ["register", "run"]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "service",
+        help="give sockets of a network to programs started elsewhere",
+        description="Join a network and give its sockets to unmodified programs that are started "
+        "with `zttrio run --network N`, or with the two variables that this command prints.",
+    )
+    parser.add_argument(
+        "--network", metavar="N", default="host", help="what `zttrio run --network` calls it"
+    )
+    parser.add_argument("--path", help="of the service's socket, in a folder closed to others")
+    network.add_options(parser)
+    add_policy_options(parser)
+    parser.set_defaults(run=run)
+
+
+async def run(namespace: argparse.Namespace) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        InterceptError: another service of that name is running, or its folder is not private.
+    """
+    policy = make_policy(namespace)
+    async with network.open_network(namespace) as net, trio.open_nursery() as nursery:
+        tap = await nursery.start(
+            partial(
+                service.serve,
+                net._driver,
+                net._resolver,
+                name=namespace.name,
+                network=namespace.network,
+                path=namespace.path,
+                policy=policy,
+                say=_say,
+            )
+        )
+        print(f"ZTTRIO_NET={tap.address}")
+        print(f"LD_PRELOAD={preload.find_library()}", flush=True)
+        for interface in await net.wait_online():
+            _say(f"online as {interface}")
+
+
+def _say(text: str) -> None:
+    print(f"zttrio: {text}", file=sys.stderr)
