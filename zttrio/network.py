@@ -111,9 +111,11 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 self._driver.stack.claim_address(now)
             background.start_soon(self._driver.run)
             background.start_soon(self._driver.run_timers)
-            if self.name is not None:
-                background.start_soon(self._publish, self.name)
             self._driver.flush()
+            if self.name is not None and self._interfaces():
+                self._publish(self.name)
+            elif self.name is not None:
+                background.start_soon(self._publish_when_online, self.name)
             stack.enter_context(dispatch.dispatching())
             self._background = background
             self._exit_stack = stack.pop_all()
@@ -132,9 +134,12 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         # Not shielded: here the caller's own cancellation passes through.
         return await self._exit_stack.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
 
-    async def _publish(self, name: str) -> None:
-        addresses = await self.wait_online()
-        self._wire.publish(name, [interface.ip.packed for interface in addresses])
+    async def _publish_when_online(self, name: str) -> None:
+        await self.wait_online()
+        self._publish(name)
+
+    def _publish(self, name: str) -> None:
+        self._wire.publish(name, [interface.ip.packed for interface in self._interfaces()])
 
     @property
     def addresses(self) -> tuple[Interface, ...]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+import inspect
+from contextlib import suppress
+from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
+from zttrio import Network
+from zttrio.socket import DatagramSocket, StreamSocket
 from zttrio.testing import Lab
 
-from .conftest import Pair, open_pair
+from .conftest import open_pair
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
 STEPS = 200  # far more than any of the operations has; reaching it fails the test
 
@@ -56,17 +60,6 @@ async def echo(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):
             async for chunk in stream:
                 await stream.send_all(chunk)
-
-
-@asynccontextmanager
-async def open_echo_pair() -> AsyncGenerator[tuple[Pair, int], None]:
-    async with open_pair() as pair, trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(
-            lambda task_status: pair.b.serve_tcp(echo, 0, host="0.0.0.0", task_status=task_status)
-        )
-        yield pair, listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
-    # leaving the pair checks nothing: the tests do, with the service stopped
 
 
 async def test_cancelling_open_tcp_stream(autojump_clock: trio.testing.MockClock) -> None:
@@ -178,12 +171,156 @@ async def test_cancelling_datagram_calls_loses_nothing(
         await pair.check_nothing_is_left()
 
 
-async def test_cancelling_ping_and_wait_online(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancelling_ping_and_lookups(autojump_clock: trio.testing.MockClock) -> None:
     async with open_pair() as pair:
         assert await cancel_everywhere(lambda: pair.a.ping(pair.b_host)) >= 1
         assert await cancel_everywhere(pair.a.wait_online) >= 1
         assert await cancel_everywhere(lambda: pair.a.getaddrinfo("localhost", 1)) >= 1
+        name = ("127.0.0.1", 1)
+        assert await cancel_everywhere(lambda: pair.a.getnameinfo(name, 0)) >= 1
         await pair.check_nothing_is_left()
+
+
+PUBLIC_AWAITS: dict[str, str] = {
+    "Network.getaddrinfo": "test_cancelling_ping_and_lookups",
+    "Network.getnameinfo": "test_cancelling_ping_and_lookups",
+    "Network.open_tcp_listeners": "test_cancelling_what_opens_and_serves",
+    "Network.open_tcp_stream": "test_cancelling_open_tcp_stream",
+    "Network.open_udp_socket": "test_cancelling_what_opens_and_serves",
+    "Network.ping": "test_cancelling_ping_and_lookups",
+    "Network.serve_tcp": "test_cancelling_what_opens_and_serves",
+    "Network.wait_online": "test_cancelling_ping_and_lookups",
+    "StreamSocket.accept": "test_cancelling_accept_loses_no_connection",
+    "StreamSocket.bind": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.connect": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.recv": "test_cancelling_receive_some_loses_no_data",
+    "StreamSocket.recv_into": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.recvfrom": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.recvfrom_into": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.recvmsg": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.recvmsg_into": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.send": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.sendmsg": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.sendto": "test_cancelling_every_call_of_a_stream_socket",
+    "StreamSocket.wait_writable": "test_cancelling_every_call_of_a_stream_socket",
+    "DatagramSocket.accept": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.bind": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.connect": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.recv": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.recv_into": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.recvfrom": "test_cancelling_datagram_calls_loses_nothing",
+    "DatagramSocket.recvfrom_into": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.recvmsg": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.recvmsg_into": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.send": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.sendmsg": "test_cancelling_every_call_of_a_datagram_socket",
+    "DatagramSocket.sendto": "test_cancelling_datagram_calls_loses_nothing",
+    "DatagramSocket.wait_writable": "test_cancelling_every_call_of_a_datagram_socket",
+}
+"""Which test of this file cancels what."""
+
+
+@pytest.mark.parametrize("owner", [Network, StreamSocket, DatagramSocket])
+def test_no_public_await_was_forgotten(owner: type) -> None:
+    found = {
+        f"{owner.__name__}.{name}"
+        for name in dir(owner)
+        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(owner, name))
+    }
+    listed = {name for name in PUBLIC_AWAITS if name.startswith(f"{owner.__name__}.")}
+    assert found == listed
+    assert all(test in globals() for test in PUBLIC_AWAITS.values())
+
+
+async def test_cancelling_what_opens_and_serves(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_pair() as pair:
+
+        async def listen() -> None:
+            for listener in await pair.a.open_tcp_listeners(7):
+                listener.socket.close()  # not aclose: a checkpoint in between is no news
+
+        async def serve() -> None:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pair.a.serve_tcp, echo, 7)
+                nursery.cancel_scope.cancel()
+
+        async def bind() -> None:
+            (await pair.a.open_udp_socket(7)).close()
+
+        for operation in (listen, serve, bind):
+            assert await cancel_everywhere(operation) >= 1
+            assert pair.a.status().ports == ()
+            assert pair.a.status().sockets == ()
+        await pair.check_nothing_is_left()
+
+
+async def test_cancelling_every_call_of_a_stream_socket(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        (listener,) = await pair.b.open_tcp_listeners(7, host="0.0.0.0")
+        nursery.start_soon(trio.serve_listeners, echo, [listener])
+
+        async def talk() -> None:
+            with pair.a.socket() as sock:
+                await sock.bind(("", 0))
+                await sock.connect((pair.b_host, 7))
+                await sock.wait_writable()
+                assert await sock.send(b"1") == 1
+                assert await sock.sendto(b"2", (pair.b_host, 7)) == 1
+                assert await sock.sendmsg([b"3", b"4"]) == 2
+                buffer = bytearray(1)
+                received = await sock.recv(1)
+                received += (await sock.recvfrom(1))[0]
+                received += (await sock.recvmsg(1))[0]
+                assert await sock.recv_into(buffer) == 1
+                assert received + buffer == b"1234"
+                await sock.send(b"56")
+                assert (await sock.recvfrom_into(buffer))[0] == 1
+                assert (await sock.recvmsg_into([buffer]))[0] == 1
+
+        assert await cancel_everywhere(talk) >= 13
+        nursery.cancel_scope.cancel()
+    # nothing is left: leaving the pair would wait for whatever is
+
+
+async def test_cancelling_every_call_of_a_datagram_socket(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        server = await pair.b.open_udp_socket(7)
+
+        async def answer() -> None:
+            while True:
+                data, address = await server.recvfrom(100)
+                await server.sendto(data, address)
+
+        nursery.start_soon(answer)
+
+        async def talk() -> None:
+            with pair.a.socket(type=SOCK_DGRAM) as sock:
+                await sock.bind(("", 0))
+                await sock.connect((pair.b_host, 7))
+                await sock.wait_writable()
+                with pytest.raises(OSError, match="stream"):
+                    await sock.accept()
+                for _ in range(2):
+                    await sock.send(b"1")
+                    await sock.sendmsg([b"2", b"3"])
+                buffer = bytearray(10)
+                assert await sock.recv(10) == b"1"
+                assert await sock.recv_into(buffer) == 2
+                assert (await sock.recvmsg(10))[0] == b"1"
+                assert (await sock.recvfrom_into(buffer))[0] == 2
+                await sock.send(b"4")
+                assert (await sock.recvmsg_into([buffer]))[0] == 1
+
+        assert await cancel_everywhere(talk) >= 12
+        nursery.cancel_scope.cancel()
+        server.close()
+        assert pair.a.status().ports == ()
 
 
 async def test_cancelling_the_network_itself(autojump_clock: trio.testing.MockClock) -> None:
