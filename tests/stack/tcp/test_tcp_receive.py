@@ -102,15 +102,32 @@ def test_every_second_full_segment_is_acknowledged() -> None:
             t.expect(ACK, ack=1 + number * MSS)
 
 
-def test_in_a_burst_every_second_full_segment_is_acknowledged_too() -> None:
+def test_at_the_start_every_second_full_segment_of_a_burst_is_acknowledged() -> None:
     t = TcpTrace()
-    _slow(t)
+    connection = t.establish()
+    connection.quick_acks = 4
+    connection.rcv_mss = MSS
     with t.burst():
         for _ in range(7):
             t.send(ACK, bytes(MSS))
-    assert [segment.ack for segment in t.take()] == [1 + n * MSS for n in (2, 4, 6)]
+    assert [segment.ack for segment in t.take()] == [1 + n * MSS for n in (2, 4, 6, 7)]
+
+
+def test_later_every_eighth_full_segment_of_a_burst_is_acknowledged_and_its_end() -> None:
+    t = TcpTrace()
+    _slow(t)
+    with t.burst():
+        for _ in range(19):
+            t.send(ACK, bytes(MSS))
+    assert [segment.ack for segment in t.take()] == [1 + n * MSS for n in (8, 16, 19)]
+
+
+def test_a_single_full_segment_behind_the_start_waits_for_a_second() -> None:
+    t = TcpTrace()
+    _slow(t)
+    t.send(ACK, bytes(MSS))
     t.at(1.0)
-    t.expect(ACK, ack=1 + 7 * MSS, at=0.04)
+    t.expect(ACK, ack=1 + MSS, at=0.04)
 
 
 def test_small_segments_of_one_burst_share_an_ack() -> None:

@@ -42,6 +42,14 @@ _STAMP_WORD = 0x0101080A
 _UNUSUAL = 0xFF & ~(ACK | PSH)
 MAX_SCALE = 14  # RFC 7323 2.3
 STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
+ACK_STRETCH = 8
+"""Full segments of one burst that share an ACK, once the peer is up to speed.
+
+RFC 9293 3.8.6.3 wants (SHOULD) an ACK for every second one.  Linux's receivers share one among up
+to 64 KiB that arrive together (GRO), and every sender has had to live with that for years; at the
+start, and behind losses, a sender that counts ACKs still gets one for every second segment.
+Arbitrary.
+"""
 QUICK_ACKS = 16  # Linux's TCP_MAX_QUICKACKS: the peer is in slow start and counts on them
 
 
@@ -165,8 +173,8 @@ class Receiver(Recoverer):
         if not self.is_acking:
             self.is_acking = True
             self.layer.acking.append(self)
-        elif self.ack_octets >= 2 * self.rcv_mss:
-            # A peer that does not merge its segments counts on an ACK for every second one.
+        elif self.ack_octets >= (2 if self.quick_acks else ACK_STRETCH) * self.rcv_mss:
+            self.quick_acks = max(self.quick_acks - 1, 0)
             self.send_ack(now)
         if self.wanted & RD:
             self.layer.events.raise_event(self, RD)
