@@ -111,8 +111,11 @@ def dispatching() -> Iterator[None]:
 
 
 @contextmanager
-def use_network(network: trio.abc.SocketFactory) -> Iterator[None]:
-    """Make *network* the one for this task, and for tasks started inside the block."""
+def use_network(network: trio.abc.SocketFactory | None) -> Iterator[None]:
+    """Make *network* the one for this task, and for tasks started inside the block.
+
+    None stands for what was there before any Network: the kernel's sockets.
+    """
     token = _current.set(network)
     try:
         yield

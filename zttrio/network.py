@@ -17,6 +17,7 @@ from .capture import Capture
 from .config import Config
 from .driver import Driver, Waiters
 from .errors import LocalError
+from .forward import splice_with
 from .header.address import ip_text, mac_text, packed
 from .resolve import Resolver
 from .socket import Socket, make_socket
@@ -267,6 +268,35 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             sock.close()
             raise
         return sock
+
+    async def forward_tcp(
+        self,
+        port: int,
+        target: tuple[str, int],
+        *,
+        host: str | bytes | None = None,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve *port* by connecting each client to *target* on the host's own network.
+
+        Never returns.  Half-closes and resets are passed on; a client of a target that refuses is
+        reset.  ``nursery.start`` returns the listeners.
+
+        Args:
+            port: of this network, 0 picks one.
+            target: host and port as the machine itself reaches them, by kernel sockets.
+            host: as for `open_tcp_listeners`.
+            task_status: see `trio.Nursery.start`.
+
+        Raises:
+            OSError: EADDRINUSE or EADDRNOTAVAIL for *port*; EMFILE, no descriptor is left.
+        """
+
+        async def connect() -> trio.SocketStream:
+            with dispatch.use_network(None):
+                return await trio.open_tcp_stream(*target)
+
+        await self.serve_tcp(splice_with(connect), port, host=host, task_status=task_status)
 
     # trio's own interfaces
 

@@ -182,6 +182,7 @@ async def test_cancelling_ping_and_lookups(autojump_clock: trio.testing.MockCloc
 
 
 PUBLIC_AWAITS: dict[str, str] = {
+    "Network.forward_tcp": "test_cancelling_what_opens_and_serves",
     "Network.getaddrinfo": "test_cancelling_ping_and_lookups",
     "Network.getnameinfo": "test_cancelling_ping_and_lookups",
     "Network.open_tcp_listeners": "test_cancelling_what_opens_and_serves",
@@ -246,10 +247,15 @@ async def test_cancelling_what_opens_and_serves(
                 await nursery.start(pair.a.serve_tcp, echo, 7)
                 nursery.cancel_scope.cancel()
 
+        async def forward() -> None:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pair.a.forward_tcp, 7, ("127.0.0.1", 9))
+                nursery.cancel_scope.cancel()
+
         async def bind() -> None:
             (await pair.a.open_udp_socket(7)).close()
 
-        for operation in (listen, serve, bind):
+        for operation in (listen, serve, forward, bind):
             assert await cancel_everywhere(operation) >= 1
             assert pair.a.status().ports == ()
             assert pair.a.status().sockets == ()
