@@ -104,6 +104,12 @@ class Config:
     neighbor_queue: int = attrs.field(default=101, validator=_positive)
     """Packets that wait for one neighbor's address; Linux's unres_qlen of full frames."""
 
+    # ipv6
+    dad_transmits: int = attrs.field(default=1, validator=_not_negative)
+    """Probes for duplicates of an IPv6 address; RFC 4862 5.1 DupAddrDetectTransmits."""
+    accept_router_advertisements: bool = True
+    """Let routers give us prefixes, addresses and routes (RFC 4861 6.3.4, RFC 4862 5.5.3)."""
+
     # addresses chosen without configuration
     probe_interval: float = attrs.field(default=0.05, validator=_positive)
     """Between two address probes; RFC 5227 says 1 to 2 s for radio, a local cable is faster."""

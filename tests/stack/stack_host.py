@@ -23,7 +23,9 @@ from zttrio.stack.counters import (
     ARP_OUTCOMES,
     FRAME_OUTCOMES,
     ICMP_OUTCOMES,
+    IGMP_OUTCOMES,
     IP_OUTCOMES,
+    LINK_OUTCOMES,
     UDP_OUTCOMES,
     Counters,
 )
@@ -147,6 +149,8 @@ class Host:
         assert c["arp_in"] == sum(c[name] for name in ARP_OUTCOMES)
         assert c["ip_in"] + c["reassembled"] == sum(c[name] for name in IP_OUTCOMES)
         assert c["icmp_in"] == sum(c[name] for name in ICMP_OUTCOMES)
+        assert c["icmp_link_messages"] == sum(c[name] for name in LINK_OUTCOMES)
+        assert c["igmp_in"] == sum(c[name] for name in IGMP_OUTCOMES)
         assert c["udp_in"] == sum(c[name] for name in UDP_OUTCOMES)
 
 

@@ -35,7 +35,8 @@ class Address:
         is_optimistic: duplicate address detection has not finished (RFC 4862 5.4); it is used
             already, with the restraint of RFC 4429.
         is_deprecated: not to be chosen for new conversations (RFC 4862 5.5.4).
-        is_autoconfigured: made from a router's prefix (RFC 4862 5.5.3).
+        has_route: its prefix is on the link because we have the address; prefixes of routers are
+            on the link only if they say so (RFC 5942).
         preferred_until: when it becomes deprecated, in seconds, or inf.
         valid_until: when it goes away, in seconds, or inf.
         broadcast: the directed broadcast address of its prefix, or None.
@@ -45,7 +46,7 @@ class Address:
     prefix_length: int
     is_optimistic: bool = False
     is_deprecated: bool = False
-    is_autoconfigured: bool = False
+    has_route: bool = False
     preferred_until: float = inf
     valid_until: float = inf
     broadcast: bytes | None = attrs.field(init=False, default=None)

@@ -13,7 +13,9 @@ __all__ = [
     "ARP_OUTCOMES",
     "FRAME_OUTCOMES",
     "ICMP_OUTCOMES",
+    "IGMP_OUTCOMES",
     "IP_OUTCOMES",
+    "LINK_OUTCOMES",
     "UDP_OUTCOMES",
     "Counters",
 ]
@@ -97,11 +99,38 @@ class Counters:
     icmp_errors_in: int = 0
     icmp_errors_not_ours: int = 0  # quote nothing that we could have sent
     icmp_redirects_ignored: int = 0
+    icmp_link_messages: int = 0  # ICMPv6 that stays on the link; see nd_ and mld_
     icmp_errors_out: int = 0
     icmp_errors_limited: int = 0
     icmp_errors_unwanted: int = 0  # would answer an error, a group address or a fragment
     pmtu_lowered: int = 0
     pmtu_refused: int = 0
+
+    # neighbor discovery, by message
+    nd_out: int = 0
+    nd_malformed: int = 0
+    nd_refused: int = (
+        0  # fails a check of RFC 4861: from beyond the link, in fragments, contradictory
+    )
+    nd_ignored: int = 0  # nothing wrong with it, and nothing for us
+    nd_answered: int = 0
+    nd_advertisements: int = 0
+    nd_duplicates: int = 0  # one of our addresses is somebody else's
+    nd_conflicts: int = 0  # the same, after we had made sure that it is not
+    ra_accepted: int = 0
+    ra_limited: int = 0  # prefixes, routes and routers beyond what we keep (not a message each)
+    redirects_accepted: int = 0
+    # group membership
+    mld_queries: int = 0
+    mld_ignored: int = 0
+    mld_malformed: int = 0
+    mld_out: int = 0
+    igmp_in: int = 0
+    igmp_queries: int = 0
+    igmp_ignored: int = 0
+    igmp_malformed: int = 0
+    igmp_bad_checksum: int = 0
+    igmp_out: int = 0
 
     # UDP
     udp_in: int = 0
@@ -208,8 +237,33 @@ ICMP_OUTCOMES = (
     "icmp_errors_in",
     "icmp_errors_not_ours",
     "icmp_redirects_ignored",
+    "icmp_link_messages",
 )
 """These add up to `Counters.icmp_in`."""
+
+LINK_OUTCOMES = (
+    "nd_malformed",
+    "nd_refused",
+    "nd_ignored",
+    "nd_answered",
+    "nd_advertisements",
+    "nd_duplicates",
+    "nd_conflicts",
+    "ra_accepted",
+    "redirects_accepted",
+    "mld_queries",
+    "mld_ignored",
+    "mld_malformed",
+)
+"""These add up to `Counters.icmp_link_messages`."""
+
+IGMP_OUTCOMES = (
+    "igmp_queries",
+    "igmp_ignored",
+    "igmp_malformed",
+    "igmp_bad_checksum",
+)
+"""These add up to `Counters.igmp_in`."""
 
 UDP_OUTCOMES = (
     "udp_malformed",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from zttrio.header import icmpv4, ipv4
+from zttrio.header import icmpv4, icmpv6, ipv4
 from zttrio.header.address import is_multicast, is_unspecified
 
 from .echo import Echoes, EchoWaiter
 from .icmpv4 import IcmpV4Layer
+from .icmpv6 import IcmpV6Layer
 from .ratelimit import TokenBucket
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Icmp:
     Attributes:
         echoes: our pings.
         v4: ICMP proper.
+        v6: ICMPv6.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Icmp:
         self._counters = counters
         self._bucket = TokenBucket(config.icmp_rate, config.icmp_burst)
         self.v4 = IcmpV4Layer(self, ip, counters)
+        self.v6 = IcmpV6Layer(self, ip, counters)
 
     # our own pings
 
@@ -78,7 +81,8 @@ class Icmp:
     def send_echo_request(self, waiter: EchoWaiter, sequence: int, now: float) -> None:
         """Send one request of *waiter*; called by it."""
         rest = waiter.identifier << 16 | sequence
-        self.v4.send_echo_request(waiter.destination, rest, waiter.payload, waiter.hop_limit, now)
+        family = self.v4 if len(waiter.destination) == 4 else self.v6
+        family.send_echo_request(waiter.destination, rest, waiter.payload, waiter.hop_limit, now)
 
     def request_lost(self, error: PathError, now: float) -> None:
         """Learn that an echo request of ours was lost (or something that we do not repeat)."""
@@ -95,11 +99,17 @@ class Icmp:
 
     def port_unreachable(self, packet: Packet, now: float) -> None:
         """Nobody listens where *packet* goes."""
-        self.v4.send_error(packet, icmpv4.DESTINATION_UNREACHABLE, icmpv4.UNREACHABLE_PORT, now)
+        if len(packet.source) == 4:
+            self.v4.send_error(packet, icmpv4.DESTINATION_UNREACHABLE, icmpv4.UNREACHABLE_PORT, now)
+        else:
+            self.v6.send_error(packet, icmpv6.DESTINATION_UNREACHABLE, icmpv6.UNREACHABLE_PORT, now)
 
     def reassembly_expired(self, packet: Packet, now: float) -> None:
         """The rest of a packet never came; *packet* is its first fragment."""
-        self.v4.send_error(packet, icmpv4.TIME_EXCEEDED, 1, now)
+        if len(packet.source) == 4:
+            self.v4.send_error(packet, icmpv4.TIME_EXCEEDED, 1, now)
+        else:
+            self.v6.send_error(packet, icmpv6.TIME_EXCEEDED, icmpv6.TIME_EXCEEDED_REASSEMBLY, now)
 
     def may_answer(self, packet: Packet, now: float, *, even_to_group: bool = False) -> bool:
         """True if an error may be sent about *packet*; takes a token if so.

@@ -540,7 +540,7 @@ class Ip:
         return path
 
     def _unicast_path(self, destination: bytes) -> Path:
-        next_hop = self._selection.next_hop(destination, self._routes, self.neighbors)
+        next_hop = self._selection.next_hop(destination, self._routes)
         source = None if next_hop is None else self._selection.source(destination, next_hop)
         if next_hop is None or source is None:
             path = Path(destination, NOWHERE, Neighbor(destination))

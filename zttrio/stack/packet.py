@@ -31,6 +31,7 @@ class Packet:
         gso_size: as in `Frame`: 0, or the size of the segments that were coalesced into this one.
         is_multicast: True if the destination is a multicast or broadcast address, or the frame was
             sent to one on the link: no errors and no resets may answer it.
+        was_fragmented: it came in fragments, which neighbor discovery must not (RFC 6980).
     """
 
     source: bytes
@@ -44,6 +45,7 @@ class Packet:
     checksum: int = CHECKSUM_COMPLETE
     gso_size: int = 0
     is_multicast: bool = False
+    was_fragmented: bool = False
 
     def data(self) -> Buffer:
         """Transport header and payload in one piece; copies only if there are two."""

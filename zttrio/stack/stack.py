@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING
 from zttrio.config import Config
 from zttrio.header import arp as arp_header
 from zttrio.header import ethernet
-from zttrio.header.address import BROADCAST_MAC
-from zttrio.header.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, EthernetHeader
+from zttrio.header.address import BROADCAST_MAC, is_link_local, solicited_node
+from zttrio.header.ethernet import (
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    EthernetHeader,
+)
 from zttrio.header.frame import Frame
 
+from . import nd
 from .addresses import Addresses
 from .arp import Arp
 from .claim import Claims
@@ -27,19 +33,24 @@ from .groups import Groups
 from .icmp import Icmp
 from .ip import Ip
 from .ipv4 import Ipv4Input
+from .ipv6 import Ipv6Input
+from .nd import NeighborDiscovery
 from .neighbor import Neighbors
 from .packet import Packet
+from .path import MIN_MTU
 from .ports import Ports
 from .reassembly import Reassembly
 from .route import Route, Routes
+from .routers import Routers
 from .selection import Selection
+from .slaac import LINK_LOCAL_PREFIX, stable_address
 from .tcp.layer import TcpLayer
 from .timers import TimerQueue
 from .udp import UdpLayer
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from .addresses import Address, Interface
@@ -64,6 +75,9 @@ class Stack:
         config: every number that can be turned.
         max_segment: octets of TCP payload the wire takes under one header, 0 for plain segments.
         checksum_offload: the wire finishes transport checksums (CHECKSUM_PARTIAL).
+        network: what the network calls itself, if it does: we have other IPv6 addresses elsewhere.
+        secret: makes our IPv6 addresses the same at every start (RFC 7217), and hard to guess; by
+            default they are new ones each time.
 
     Attributes:
         ip, tcp, udp, icmp, neighbors, routes, ports, addresses, groups, claims: the layers and
@@ -85,6 +99,8 @@ class Stack:
         config: Config | None = None,
         max_segment: int = 0,
         checksum_offload: bool = False,
+        network: bytes = b"",
+        secret: bytes | None = None,
     ) -> None:
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ValueError(f"MAC {mac.hex(':')}: not the address of a station")
@@ -99,6 +115,7 @@ class Stack:
         self.addresses = Addresses(self._changed)
         self.routes = Routes(self._changed)
         self.groups = Groups()
+        self.selection = Selection(self.addresses)
         self.ip = Ip(
             mac=mac,
             mtu=mtu,
@@ -107,7 +124,7 @@ class Stack:
             addresses=self.addresses,
             routes=self.routes,
             groups=self.groups,
-            selection=Selection(self.addresses),
+            selection=self.selection,
             timers=self.timers,
             counters=self.counters,
             config=config,
@@ -124,6 +141,38 @@ class Stack:
         self._ipv4 = Ipv4Input(
             self.ip, self.addresses, self.groups, self._reassembly, self.icmp, self.counters
         )
+        self._network = network
+        self._secret = rng.randbytes(16) if secret is None else secret
+        self._link_local: Address | None = None
+        self._link_local_attempts = 0
+        self.routers = Routers(
+            mac,
+            self,
+            self.ip,
+            self.addresses,
+            self.routes,
+            self.selection,
+            self.neighbors,
+            self.timers,
+            self.counters,
+            config,
+            rng,
+        )
+        self._nd = NeighborDiscovery(
+            mac,
+            self.addresses,
+            self.neighbors,
+            self,
+            self.routers,
+            self.timers,
+            self.counters,
+            config,
+            rng,
+        )
+        self.icmp.v6.register(nd.KINDS, self._nd)
+        self._ipv6 = Ipv6Input(
+            self.ip, self.addresses, self.groups, self._reassembly, self.icmp, self.counters
+        )
         self.udp = UdpLayer(self.ip, self.icmp, self.ports, self.events, self.counters, config)
         self.tcp = TcpLayer(
             self.ip, self.ports, self.timers, self.events, self.counters, config, rng
@@ -131,18 +180,38 @@ class Stack:
 
     # addresses and routes
 
+    def start_ipv6(self, now: float) -> None:
+        """Take a link-local IPv6 address, and look for routers; once is enough.
+
+        Raises:
+            ValueError: the MTU is below IPv6's 1280 octets.
+        """
+        if self._link_local is not None:
+            return
+        if self.ip.mtus[16] < MIN_MTU[16]:
+            raise ValueError(f"MTU {self.ip.mtus[16]}: IPv6 needs {MIN_MTU[16]} octets (RFC 8200)")
+        self._take_link_local(0, now)
+        self.routers.start(now)
+
     def add_address(self, interface: Interface, now: float) -> Address:
         """Make *interface*'s address ours and its prefix on-link; others are told.
 
-        An address that another host has as well is defended, but kept (RFC 5227 2.4 c): who
-        configured it knows better.
+        An IPv4 address that another host has as well is defended, but kept (RFC 5227 2.4 c): who
+        configured it knows better.  An IPv6 address is used at once, and given up if duplicate
+        address detection finds another host that has it (RFC 4862, RFC 4429).
 
         Raises:
-            ValueError: no host can have that address.
+            ValueError: no host can have that address, or the MTU is too small for IPv6.
             OSError: EEXIST, it is ours already.
         """
-        entry = self._add(interface.ip.packed, interface.network.prefixlen)
-        self.claims.announce(entry.packed, now)
+        packed = interface.ip.packed
+        if len(packed) == 16:
+            self.start_ipv6(now)
+        entry = self._add(packed, interface.network.prefixlen, has_route=True)
+        if len(packed) == 16:
+            self._nd.verify(entry, now, is_first=False)
+        else:
+            self.claims.announce(packed, now)
         return entry
 
     def remove_address(self, interface: Interface | IPv4Address | IPv6Address, now: float) -> None:
@@ -271,7 +340,15 @@ class Stack:
                     ),
                     now,
                 )
-            else:
+            elif not (
+                ethertype == ETHERTYPE_IPV6
+                and destination_mac == mac
+                and size >= 54
+                and length <= _MAX_FRAME
+                and not source_mac[0] & 1
+                and source_mac != mac
+                and self._ipv6.receive_plain(header, payload, frame.checksum, frame.gso_size, now)
+            ):
                 self._receive_frame(frame, destination_mac, source_mac, ethertype, length, now)
         counters.frames_in += len(frames)
         counters.octets_in += octets
@@ -317,10 +394,15 @@ class Stack:
         return {
             **self.ip.sizes,
             **self.udp.sizes,
+            **self.routers.sizes,
+            **self.selection.sizes,
             "neighbors": len(self.neighbors),
             "octets that wait for neighbors": self.neighbors.waiting_octets,
             "unfinished packets": len(self._reassembly),
             "octets of unfinished packets": self._reassembly.memory,
+            "addresses": len(self.addresses),
+            "addresses being verified": len(self._nd),
+            "groups": len(self.groups),
             "pings": len(self.icmp.echoes),
             "timers": len(self.timers),
             "ports": len(self.ports),
@@ -328,15 +410,22 @@ class Stack:
 
     # what the layers call
 
+    def order_destinations(self, destinations: Iterable[bytes]) -> list[bytes]:
+        """Packed addresses of one name, the best to try first (RFC 6724 6)."""
+        return self.selection.order(destinations, self.routes)
+
     def solicit(self, address: bytes, mac: bytes | None, source: bytes, now: float) -> None:
         """Ask who has *address*; see `Neighbors`."""
         del now
         if source not in self.addresses.ours:  # it was removed while a packet waited
-            found = self.addresses.of_family(len(address))
-            if not found:
+            found = self.selection.source(address, address)
+            if found is None:
                 return
-            source = found[0].packed
-        self._arp.solicit(address, mac, source)
+            source = found
+        if len(address) == 4:
+            self._arp.solicit(address, mac, source)
+        else:
+            self._nd.solicit(address, mac, source)
 
     def transmit(self, frame: Frame) -> None:
         """Send a complete frame; see `Neighbors`."""
@@ -344,6 +433,8 @@ class Stack:
 
     def neighbor_failed(self, neighbor: Neighbor, frames: list[Frame], now: float) -> None:
         """Learn of a neighbor that does not answer; see `Neighbors`."""
+        if self.selection.neighbor_failed(neighbor.address, self.routes):
+            self.ip.forget_paths()  # another router may do better
         self.ip.neighbor_failed(neighbor, frames, now)
 
     def send_arp(self, packet: arp_header.ArpPacket, destination_mac: bytes | None) -> None:
@@ -356,7 +447,7 @@ class Stack:
         """Take over a claimed address; see `Claims`."""
         del now
         if address not in self.addresses.entries:
-            self._add(address, prefix_length)
+            self._add(address, prefix_length, has_route=True)
 
     def lose_address(self, address: bytes, now: float) -> None:
         """Give up a claimed address; see `Claims`."""
@@ -364,20 +455,76 @@ class Stack:
         if address in self.addresses.entries:
             self._remove(address)
 
+    def is_neighbor(self, address: bytes) -> bool:
+        """True if *address* is on the link; see `NeighborDiscovery`."""
+        if is_link_local(address):
+            return True
+        route = self.routes.lookup(address)
+        return route is not None and route.gateway is None
+
+    def send_discovery(self, message: bytes, source: bytes, destination: bytes) -> None:
+        """Send a message of neighbor discovery to a group; see `Routers`."""
+        self._nd.send(message, source, destination, None)
+
+    def autoconfigure(self, prefix: bytes, attempt: int, now: float) -> Address:
+        """Make an address of a router's prefix; see `Routers`."""
+        packed = stable_address(prefix, self.mac, self._network, attempt, self._secret)
+        entry = self.addresses.entries.get(packed)
+        if entry is None:  # it is not there unless somebody has configured this very address
+            entry = self._add(packed, 64, has_route=False)
+            self._nd.verify(entry, now, is_first=True)
+        return entry
+
+    def withdraw(self, entry: Address, now: float) -> None:
+        """Give up an address that has expired; see `Routers`."""
+        del now
+        if self.addresses.entries.get(entry.packed) is entry:
+            self._remove(entry.packed)
+
+    def address_verified(self, entry: Address, now: float) -> None:
+        """Nobody else has *entry*; see `NeighborDiscovery`."""
+        del entry, now
+        self.ip.forget_paths()  # it is as good a source as any other from now on
+
+    def address_duplicated(self, entry: Address, now: float) -> None:
+        """Somebody else has *entry*; see `NeighborDiscovery`."""
+        self._remove(entry.packed)
+        if entry is self._link_local:
+            self._link_local_attempts += 1
+            if self._link_local_attempts <= nd.MAX_ATTEMPTS:
+                self._take_link_local(self._link_local_attempts, now)
+        else:
+            self.routers.duplicated(entry, nd.MAX_ATTEMPTS, now)
+
+    def _take_link_local(self, attempt: int, now: float) -> None:
+        packed = stable_address(LINK_LOCAL_PREFIX, self.mac, b"", attempt, self._secret)
+        self._link_local = self._add(packed, 64, has_route=True)
+        self.routers.source = packed
+        self._nd.verify(self._link_local, now, is_first=True)
+
     def _changed(self) -> None:
         self.ip.forget_paths()
 
-    def _add(self, packed: bytes, prefix_length: int) -> Address:
-        entry = self.addresses.add(packed, prefix_length)
+    def _add(self, packed: bytes, prefix_length: int, *, has_route: bool) -> Address:
+        is_v6 = len(packed) == 16
+        entry = self.addresses.add(packed, prefix_length, is_optimistic=is_v6)
         self.neighbors.forget(packed)
-        if prefix_length < len(packed) * 8:
+        if is_v6:
+            self.groups.join(solicited_node(packed))
+        if has_route and prefix_length < len(packed) * 8:
+            entry.has_route = True
             self.routes.add(Route(entry.prefix, prefix_length))
         return entry
 
     def _remove(self, packed: bytes) -> None:
         gone = self.addresses.remove(packed)
-        if gone.prefix_length < len(packed) * 8 and not any(
-            entry.prefix == gone.prefix and entry.prefix_length == gone.prefix_length
+        if len(packed) == 16:
+            self._nd.forget(packed)
+            self.groups.leave(solicited_node(packed))
+        if gone.has_route and not any(
+            entry.has_route
+            and entry.prefix == gone.prefix
+            and entry.prefix_length == gone.prefix_length
             for entry in self.addresses.entries.values()
         ):
             self.routes.remove(Route(gone.prefix, gone.prefix_length))
@@ -416,6 +563,8 @@ class Stack:
         data = memoryview(bytes(frame) if frame.payload else frame.header)[ethernet.LENGTH :]
         if ethertype == ETHERTYPE_IPV4:
             self._ipv4.receive(data, frame.checksum, frame.gso_size, now, is_group=is_group)
+        elif ethertype == ETHERTYPE_IPV6:
+            self._ipv6.receive(data, frame.checksum, frame.gso_size, now, is_group=is_group)
         elif ethertype == ETHERTYPE_ARP:
             self._arp.receive(data, now)
         else:
