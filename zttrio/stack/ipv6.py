@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zttrio.errors import HeaderError
 from zttrio.header import icmpv6, ipv6
 from zttrio.header.address import IPV6_UNSPECIFIED, is_loopback
+from zttrio.header.ipv4 import PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
 from .packet import Packet
 
@@ -137,7 +138,13 @@ class Ipv6Input:
         if end > len(data):
             counters.ip_truncated += 1
             return
-        if self._is_martian(header.source, header.destination):
+        if self._is_martian(header.source, header.destination) and not (
+            # somebody else who has our address says so from that address (RFC 4862 5.4.4)
+            header.next_header == PROTOCOL_ICMPV6
+            and header.payload_length
+            and data[ipv6.LENGTH] == icmpv6.NEIGHBOR_ADVERTISEMENT
+            and self._addresses.is_ours(header.source)
+        ):
             counters.ip_martian += 1
             return
         if header.destination[0] == 0xFF:
@@ -347,4 +354,4 @@ def _has_whole_chain(kind: int, piece: Buffer) -> bool:
     return kind == ipv6.NO_NEXT_HEADER or len(piece) - start >= _TRANSPORT_MINIMUM.get(kind, 0)
 
 
-_TRANSPORT_MINIMUM = {6: 20, 17: 8, 58: 4}
+_TRANSPORT_MINIMUM = {PROTOCOL_TCP: 20, PROTOCOL_UDP: 8, PROTOCOL_ICMPV6: 4}
