@@ -176,6 +176,9 @@ class Counters:
     tcp_retransmits: int = 0
     tcp_recoveries: int = 0
     tcp_timeouts: int = 0
+    tcp_tail_probes: int = 0
+    tcp_needless: int = 0  # D-SACKs: the peer had it already
+    tcp_undone: int = 0  # recoveries from what turned out to be no loss
     tcp_window_probes: int = 0
     tcp_after_close: int = 0  # data that came for a program which had closed
     tcp_aborts_unread: int = 0  # closed with unread data, so reset

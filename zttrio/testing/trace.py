@@ -256,9 +256,7 @@ class TcpTrace:
 
     # the program's side
 
-    def connect(
-        self, port: int = 80, *, options: TcpOptions = DEFAULT_OPTIONS
-    ) -> TcpConnection:
+    def connect(self, port: int = 80, *, options: TcpOptions = DEFAULT_OPTIONS) -> TcpConnection:
         """Let the TCP under test open a connection to you."""
         connection = self.tcp.connect((self.remote, port), self.now, options=options)
         self.port = connection.local[1]
@@ -301,9 +299,7 @@ class TcpTrace:
         stamp = (self.peer_clock(), 0) if timestamps else None
         if passive:
             listener = self.listen(options=options)
-            self.send(
-                SYN, mss=mss, window_scale=window_scale, sack_permitted=sack, timestamp=stamp
-            )
+            self.send(SYN, mss=mss, window_scale=window_scale, sack_permitted=sack, timestamp=stamp)
             self.expect(SYN | ACK)
             self.timestamps = timestamps
             self.at(self.now + rtt)
@@ -367,7 +363,10 @@ class TcpTrace:
             seq: relative; the next one in order if None.
             ack: relative to its SYN; everything expected so far if None.
             window: the field; `window` if None.
-            mss, window_scale, sack_permitted, timestamp: options.
+            mss: option.
+            window_scale: option.
+            sack_permitted: option.
+            timestamp: option, ``(TSval, TSecr)``.
             sack_blocks: relative to its SYN.
             port: yours, if not `peer_port`.
             traffic_class: of the packet.
@@ -488,7 +487,7 @@ class TcpTrace:
             AssertionError: it is another, or there is none.
         """
         wanted = ", ".join(
-            f"{name} {value}"
+            f"{name} {value!r}"
             for name, value in (
                 ("data", data),
                 ("size", size),

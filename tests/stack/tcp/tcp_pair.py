@@ -188,8 +188,8 @@ class Pipe:
     def next_time(self) -> float | None:
         times = [self._flying[0][0]] if self._flying else []
         for end in (self.a, self.b):
-            if (due := end.timers.next_timer()) is not None:
-                times.append(due)
+            due = end.timers.next_timer()
+            times += [] if due is None else [due]
         return min(times, default=None)
 
     def step(self) -> bool:
@@ -220,9 +220,7 @@ class Pipe:
             assert self.now < end, f"not done after {limit} virtual seconds"
 
     def connect(self) -> tuple[TcpConnection, TcpConnection]:
-        listener: TcpListener = self.b.tcp.listen(
-            self.b.tcp.bind(None, PORT), 100, self.now
-        )
+        listener: TcpListener = self.b.tcp.listen(self.b.tcp.bind(None, PORT), 100, self.now)
         client = self.a.tcp.connect((self.b.address, PORT), self.now)
         self.run(lambda: listener.is_readable)
         server = listener.accept(self.now)
@@ -273,7 +271,9 @@ class Stream:
             self.received += data
 
 
-def exchange(pipe: Pipe, forth: bytes, back: bytes, *, chunk: int = 65536, lazy: float = 0.0) -> None:
+def exchange(
+    pipe: Pipe, forth: bytes, back: bytes, *, chunk: int = 65536, lazy: float = 0.0
+) -> None:
     """Send *forth* and *back* at once over one connection, half-closing each way when done."""
     client, server = pipe.connect()
     one = Stream(client, forth, pipe.rng, chunk=chunk, lazy=lazy)
@@ -296,6 +296,6 @@ def finish(pipe: Pipe) -> None:
     """Run until nothing is left of any connection."""
     pipe.run(lambda: not pipe.a.tcp.table and not pipe.b.tcp.table, limit=1000.0)
     for end in (pipe.a, pipe.b):
-        assert not any(
-            size for name, size in end.tcp.sizes.items() if name != "tcp dirty"
-        ), end.tcp.sizes
+        assert not any(size for name, size in end.tcp.sizes.items() if name != "tcp dirty"), (
+            end.tcp.sizes
+        )

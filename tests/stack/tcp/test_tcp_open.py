@@ -452,9 +452,7 @@ def test_connecting_twice_between_the_same_ports_is_refused() -> None:
         (bytes(15) + b"\x05", 80, errno.EAFNOSUPPORT),
     ],
 )
-def test_connecting_where_nobody_can_be_fails_at_once(
-    address: bytes, port: int, code: int
-) -> None:
+def test_connecting_where_nobody_can_be_fails_at_once(address: bytes, port: int, code: int) -> None:
     t = TcpTrace()
     with pytest.raises(OSError) as caught:
         t.tcp.connect((address, port), t.now)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from .tcp_pair import Pipe, exchange, finish
 
 from zttrio.config import Config
+
+from .tcp_pair import Pipe, exchange, finish
 
 
 def _data(seed: int, size: int) -> bytes:
@@ -27,6 +28,7 @@ def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
         mtu=rng.choice((576, 1500, 9000)),
         max_segment=rng.choice((0, 0, 61440)),
         config=Config(
+            congestion=rng.choice(("newreno", "cubic")),
             receive_buffer=rng.choice((5000, 65536, 1 << 20)),
             send_buffer=rng.choice((3000, 65536, 1 << 20)),
         ),

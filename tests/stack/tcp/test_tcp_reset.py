@@ -193,9 +193,7 @@ def test_a_header_cut_between_the_pieces_of_a_frame_is_put_together() -> None:
         whole = bytes(packet.transport)
         for at in (0, 7, 19, 20, 23, len(whole)):
             seen.append(at)
-            original(
-                Packet(packet.source, packet.destination, 6, whole[:at], whole[at:]), now
-            )
+            original(Packet(packet.source, packet.destination, 6, whole[:at], whole[at:]), now)
 
     t.tcp.receive_packet = cut  # type: ignore[method-assign]
     t.send(ACK, b"hello", seq=1)

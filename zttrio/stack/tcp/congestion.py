@@ -8,12 +8,10 @@ about the beginning.  All sizes are octets, so a super-segment counts for what i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from zttrio.config import Config
+from .hystart import HyStart
 
-__all__ = ["UNLIMITED", "Congestion", "NewReno", "initial_window", "make_congestion"]
+__all__ = ["UNLIMITED", "Congestion", "NewReno", "initial_window"]
 
 UNLIMITED = 1 << 62  # ssthresh before the first loss: RFC 5681 3.1 wants it arbitrarily high
 
@@ -32,24 +30,44 @@ class Congestion(ABC):
         mss: payload octets of a full segment, without options.
     """
 
-    __slots__ = ("_prior", "cwnd", "mss", "ssthresh")
+    __slots__ = ("_hystart", "_prior", "cwnd", "mss", "ssthresh")
 
     def __init__(self, mss: int) -> None:
         self.mss = mss
         self.cwnd = initial_window(mss)
         self.ssthresh = UNLIMITED
         self._prior: tuple[int, int] | None = None
+        self._hystart: HyStart | None = None
 
-    @abstractmethod
-    def acked(self, octets: int, rtt: float, srtt: float, now: float) -> None:
-        """*octets* were newly acknowledged while the window was in full use and nothing was lost.
+    def acked(self, octets: int, rtt: float, srtt: float, una: int, nxt: int, now: float) -> None:
+        """*octets* were newly acknowledged while the window was in full use.
 
         Args:
             octets: what the ACK acknowledged.
-            rtt: the sample that came with it, or 0.
+            rtt: the round-trip sample that came with it, 0 if none did.
             srtt: the smoothed round-trip time.
+            una: SND.UNA, unwrapped.
+            nxt: SND.NXT, unwrapped.
             now: the time.
         """
+        if self.cwnd >= self.ssthresh:
+            self.avoid(octets, srtt, now)
+            return
+        # Octets and not ACKs count (RFC 3465), without a limit for each ACK: one that covers a
+        # whole super-segment is the rule here, as with Linux's receive offload.
+        if self.ssthresh == UNLIMITED:
+            # RFC 9406 4.3: for the first slow start; a later one ends at a known ssthresh.
+            if self._hystart is None:
+                self._hystart = HyStart()
+            octets = self._hystart.acked(octets, rtt, una, nxt)
+            if octets < 0:
+                self.ssthresh = self.cwnd
+                return
+        self.cwnd += octets
+
+    @abstractmethod
+    def avoid(self, octets: int, srtt: float, now: float) -> None:
+        """Congestion avoidance: *octets* were newly acknowledged."""
 
     @abstractmethod
     def reduced(self, flight_size: int, now: float) -> int:
@@ -58,7 +76,7 @@ class Congestion(ABC):
     def congested(self, flight_size: int, now: float) -> None:
         """A loss was found: lower `ssthresh`, and remember what to go back to."""
         self._prior = (self.cwnd, self.ssthresh)
-        self.ssthresh = self.reduced(flight_size, now)
+        self.ssthresh = self.reduced(min(flight_size, self.cwnd), now)
 
     def timed_out(self, flight_size: int, now: float) -> None:
         """The retransmission timer fired (RFC 5681 3.1 equation 4)."""
@@ -82,6 +100,11 @@ class Congestion(ABC):
         self.mss = mss
         self.cwnd = max(self.cwnd, mss)
 
+    def pacing_rate(self, srtt: float) -> float:
+        """Octets a second at which to spread segments out; 0 sends them as the window opens."""
+        del srtt
+        return 0.0
+
 
 class NewReno(Congestion):
     """Additive increase, multiplicative decrease (RFC 5681, RFC 6582)."""
@@ -92,14 +115,9 @@ class NewReno(Congestion):
         super().__init__(mss)
         self._counted = 0
 
-    def acked(self, octets: int, rtt: float, srtt: float, now: float) -> None:
-        """Grow by what was acknowledged in slow start, by one segment a window afterwards."""
-        del rtt, srtt, now
-        if self.cwnd < self.ssthresh:
-            # Octets and not ACKs (RFC 3465), without its limit of two segments: an ACK that covers
-            # a whole super-segment is the rule here, as with Linux's receive offload.
-            self.cwnd += octets
-            return
+    def avoid(self, octets: int, srtt: float, now: float) -> None:
+        """Grow by one segment for each window acknowledged."""
+        del srtt, now
         self._counted += octets
         if self._counted >= self.cwnd:
             self._counted -= self.cwnd
@@ -110,9 +128,3 @@ class NewReno(Congestion):
         del now
         self._counted = 0
         return max(flight_size // 2, 2 * self.mss)
-
-
-def make_congestion(config: Config, mss: int) -> Congestion:
-    """The algorithm that *config* names."""
-    del config
-    return NewReno(mss)

@@ -302,7 +302,8 @@ class TcpConnection(Receiver):
 
     def _stop(self) -> None:
         """Nothing is sent any more: no timers, no send queue."""
-        self.rto_at = self.persist_at = self.reorder_at = self.ack_at = self.life_at = inf
+        self.rto_at = self.tail_at = self.reorder_at = inf
+        self.persist_at = self.ack_at = self.life_at = inf
         self.ack_octets = 0
         self.ack_now = False
         if self.send_queue is not None:
@@ -412,6 +413,8 @@ class TcpConnection(Receiver):
     def handle_timer(self, now: float) -> None:
         """Do what is due; see `zttrio.stack.timers.TimerOwner`."""
         self.deadline = now  # so that `arm` leaves the queue alone until the end of this
+        if self.tail_at <= now:
+            self.send_tail_probe(now)  # moves the retransmission timer, if both are due
         if self.rto_at <= now:
             if self.state in (SYN_SENT, SYN_RECEIVED):
                 self._syn_time_out(now)
@@ -428,7 +431,12 @@ class TcpConnection(Receiver):
         if self.life_at <= now:
             self._life_time_out(now)
         self.deadline = min(
-            self.rto_at, self.reorder_at, self.persist_at, self.ack_at, self.life_at
+            self.rto_at,
+            self.tail_at,
+            self.reorder_at,
+            self.persist_at,
+            self.ack_at,
+            self.life_at,
         )
 
     def _syn_time_out(self, now: float) -> None:

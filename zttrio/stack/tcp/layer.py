@@ -25,15 +25,16 @@ from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL
 from zttrio.header.ipv4 import PROTOCOL_TCP
 from zttrio.header.tcp import ACK, FIN, LENGTH, RST, SYN, TcpHeader
 
-from .congestion import make_congestion
+from .congestion import Congestion, NewReno
 from .connection import TcpConnection
+from .cubic import Cubic
 from .listen import Request, TcpListener
 from .options import DEFAULT_OPTIONS, TcpOptions
 from .rtt import RttEstimator
 from .scoreboard import Scoreboard
 from .send import MIN_MSS, Sender
 from .seq import MASK, unwrap
-from .state import FIN_WAIT_2, SYN_RECEIVED
+from .state import SYN_RECEIVED
 from .timewait import TimeWait
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ _SEQ_AT = struct.Struct("!I")
 QUANTUM = 8  # segments that one connection sends before the next has its turn; arbitrary
 CHALLENGES = 1000  # a second; Linux's tcp_challenge_ack_limit
 ORPHAN_LIMIT = 4096  # connections that nobody holds any more; Linux's tcp_max_orphans, small
+_ALGORITHMS: dict[str, type[Congestion]] = {"newreno": NewReno, "cubic": Cubic}
 _LOOPBACK = {4: packed("127.0.0.1"), 16: packed("::1")}
 
 
@@ -254,7 +256,7 @@ class TcpLayer:
             remote,
             iss,
             RttEstimator.from_config(config),
-            make_congestion(config, 536),
+            _ALGORITHMS[config.congestion](536),
             Scoreboard(),
             options,
         )

@@ -131,7 +131,7 @@ class Receiver(Recoverer):
         if window != self.snd_wnd:
             self._change_window(window)
         if ack != self.snd_una:
-            self.acknowledge(ack, (), echo, False, now)
+            self.acknowledge(ack, (), None, echo, False, now)
             self._after_ack()
         if size:
             if queue is None:
@@ -346,28 +346,25 @@ class Receiver(Recoverer):
         stamp = header.timestamp
         echo = stamp[1] if stamp is not None and self.ts_ok else None
         blocks: tuple[tuple[int, int], ...] = ()
+        dsack: tuple[int, int] | None = None
         if header.sack_blocks and self.sack_ok:
-            blocks, is_needless = self._check_blocks(header, ack)
-            if is_needless:
-                # What we sent again had arrived before, so the timestamp echoed is from the first
-                # time, and the round trip from there means nothing.
-                echo = None
+            blocks, dsack = self._check_blocks(header, ack)
         if ack >= self.snd_una:
             is_news = ack > self.snd_una
-            self.acknowledge(ack, blocks, echo, is_duplicate and not blocks, now)
+            self.acknowledge(ack, blocks, dsack, echo, is_duplicate and not blocks, now)
             if is_news:
                 self._after_ack()
                 self._check_fin_acked(now)
         elif blocks:
-            self.acknowledge(self.snd_una, blocks, None, False, now)
+            self.acknowledge(self.snd_una, blocks, dsack, None, False, now)
         return True
 
     def _check_blocks(
         self, header: TcpHeader, ack: int
-    ) -> tuple[tuple[tuple[int, int], ...], bool]:
-        """The SACK blocks that can be true, unwrapped; and whether one is a D-SACK (RFC 2883)."""
+    ) -> tuple[tuple[tuple[int, int], ...], tuple[int, int] | None]:
+        """The SACK blocks that can be true, unwrapped; and the D-SACK block (RFC 2883), if any."""
         blocks: list[tuple[int, int]] = []
-        is_needless = False
+        dsack: tuple[int, int] | None = None
         low = max(ack, self.snd_una)
         for left32, right32 in header.sack_blocks:
             left = unwrap(left32, self.snd_una)
@@ -377,10 +374,10 @@ class Receiver(Recoverer):
             elif low <= left:
                 blocks.append((left, right))
             elif right <= ack:
-                is_needless = True
+                dsack = (left, right)
         if len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1]:
-            is_needless = True  # RFC 2883 section 4: the first block lies inside the second
-        return tuple(blocks), is_needless
+            dsack = blocks[0]  # RFC 2883 section 4: the first block lies inside the second
+        return tuple(blocks), dsack
 
     def _check_fin_acked(self, now: float) -> None:
         """Move on if our FIN has been acknowledged."""

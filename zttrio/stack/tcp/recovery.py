@@ -1,7 +1,9 @@
-"""What acknowledgements mean: which pieces arrived, which are lost, and how fast to go on.
+"""What acknowledgements mean: the way into recovery, through it and out of it, or back.
 
-Loss detection is RACK (RFC 8985) where the peer sends SACK blocks, and NewReno (RFC 6582) where it
-does not; the rate during recovery is PRR's (RFC 6937); the last resort is the timer of RFC 6298.
+Loss detection is RACK (see `rack`) where the peer sends SACK blocks, and NewReno (RFC 6582) where
+it does not; the rate during recovery is PRR's (RFC 6937); the last resort is the timer of RFC 6298.
+What turns out to have been no loss is undone: F-RTO (RFC 5682), D-SACK (RFC 3708) and timestamps
+(RFC 4015) tell.
 """
 
 from __future__ import annotations
@@ -9,19 +11,17 @@ from __future__ import annotations
 import errno
 from math import ceil, inf
 
+from .rack import DUP_THRESH, NOISE, Rack
 from .scoreboard import IN_FLIGHT, SACKED
-from .send import Sender
 from .seq import MASK
 from .tcb import LOSS, OPEN, RECOVERY
 
-__all__ = ["Recoverer"]
+__all__ = ["ORPHAN_RETRIES", "Recoverer"]
 
-DUP_THRESH = 3  # RFC 5681 3.2
 ORPHAN_RETRIES = 8  # Linux's tcp_orphan_retries: nobody is left to wait for the outcome
-NOISE = 1e-9  # two floats that were computed in different ways may differ by this
 
 
-class Recoverer(Sender):
+class Recoverer(Rack):
     """A sender that learns from acknowledgements."""
 
     __slots__ = ()
@@ -34,6 +34,7 @@ class Recoverer(Sender):
         self,
         ack: int,
         blocks: tuple[tuple[int, int], ...],
+        dsack: tuple[int, int] | None,
         echo: int | None,
         is_duplicate: bool,
         now: float,
@@ -43,8 +44,9 @@ class Recoverer(Sender):
         Args:
             ack: unwrapped, from `snd_una` to `snd_nxt`.
             blocks: unwrapped SACK blocks, in any order.
+            dsack: a range that arrived more than once.
             echo: TSecr, if the segment had a timestamp.
-            is_duplicate: RFC 5681 section 2 calls it a duplicate.
+            is_duplicate: RFC 5681 section 2 calls it a duplicate, without SACK blocks.
             now: the time.
         """
         board = self.board
@@ -63,23 +65,33 @@ class Recoverer(Sender):
             self.snd_una = ack
             self.retries = 0
             self.soft_error = 0
+            self.progress_at = now
         if blocks:
             for left, right in sorted(blocks):
                 delivered += board.sack(left, right)
-        if delivered:
-            self._measure(acked, flight, echo, now)
+        rtt = self._measure(acked, flight, echo, now) if delivered else 0.0
+        if self.tail_end >= 0 and self.check_tail_probe(ack, dsack, is_bare=is_duplicate):
+            # RFC 8985 7.4.2: the probe has repaired a loss, which was a sign like any other.
+            self.congestion.congested(flight, now)
+            self.congestion.cwnd = self.congestion.ssthresh
+        if dsack is not None:
+            self.widen_reorder_window()
+            self._note_needless(dsack)
         if self.loss_state == OPEN and not board.sacked and not is_duplicate and not self.dupacks:
             # Nothing is missing: what nearly every ACK finds.
             if acked and self.is_window_used():
-                self.congestion.acked(acked, self.rtt.latest, self.rtt.srtt, now)
+                self.congestion.acked(acked, rtt, self.rtt.srtt, ack, self.snd_nxt, now)
         else:
-            self._repair(acked, delivered, flight, is_duplicate, now)
+            self._repair(acked, delivered, flight, rtt, echo, is_duplicate, now)
         if acked:
             if board.pieces:
-                self.rto_at = now + self.rtt.timeout()
+                self.rto_at = self.bounded_timeout(now)
                 self.arm(self.rto_at)
+                self.schedule_tail_probe(now)
             else:
-                self.rto_at = self.reorder_at = inf
+                self.rto_at = self.reorder_at = self.tail_at = inf
+        elif board.sacked:
+            self.tail_at = inf
 
     def _trust_before(self, echo: int | None, now: float) -> float:
         """Pieces sent again since then were acknowledged for an earlier transmission.
@@ -89,43 +101,57 @@ class Recoverer(Sender):
         """
         limit = now - self.rtt.min_rtt + NOISE if self.rtt.min_rtt < inf else inf
         if echo is not None:
-            # TSval was the time in whole milliseconds.
-            age = (self.timestamp(now) - echo) & MASK
-            limit = min(limit, (int(now * 1000) - age + 1) / 1000)
+            limit = min(limit, self._echoed_time(echo, now) + 0.001)
         return limit
 
-    def _measure(self, acked: int, flight: int, echo: int | None, now: float) -> None:
-        """Take a round-trip sample, and advance RACK."""
+    def _echoed_time(self, echo: int, now: float) -> float:
+        """When the segment went out whose timestamp comes back, rounded down to a millisecond."""
+        age = (self.timestamp(now) - echo) & MASK
+        return (int(now * 1000) - age) / 1000
+
+    def _measure(self, acked: int, flight: int, echo: int | None, now: float) -> float:
+        """Take a round-trip sample if there is one, and return it; advance RACK."""
         board = self.board
-        at = board.newest_at
-        if not acked:
-            pass
-        elif not board.is_ambiguous:
-            self.rtt.sample(
-                now - board.oldest_at, now, max(1, flight // max(acked, 2 * self.mss))
-            )
-        elif echo is not None and board.newest_is_retransmitted:
-            # Karn's problem, which of the two was acknowledged, solved by the timestamp: it is not
-            # older than the retransmission (or `newest_at` would be that of another piece).
-            self.rtt.sample(now - at, now)
-        end = board.newest_end
-        if at > self.rack_at or (at == self.rack_at and end > self.rack_end):
-            self.rack_at = at
-            self.rack_end = end
-            self.rack_rtt = now - at
-        if board.reordered is not None:
-            self.is_reordering = True
+        sample = 0.0
+        if acked:
+            if not board.is_ambiguous:
+                sample = now - board.oldest_at
+                self.rtt.sample(sample, now, max(1, flight // max(acked, 2 * self.mss)))
+            elif echo is not None and board.newest_is_retransmitted:
+                # Karn's problem, which of the two was acknowledged, solved by the timestamp: it is
+                # not older than the repetition (or `newest_at` would be that of another piece).
+                sample = now - board.newest_at
+                self.rtt.sample(sample, now)
+        self.advance_rack(now)
+        return sample
 
     def _repair(
-        self, acked: int, delivered: int, flight: int, is_duplicate: bool, now: float
+        self,
+        acked: int,
+        delivered: int,
+        flight: int,
+        rtt: float,
+        echo: int | None,
+        is_duplicate: bool,
+        now: float,
     ) -> None:
         """Something is missing, or was: find losses, and set the pace of sending."""
         board = self.board
         congestion = self.congestion
         if not self.sack_ok:
             delivered = self._count_duplicate(acked, delivered, is_duplicate)
-        if self.loss_state != OPEN and self.snd_una >= self.recover:
-            self._end_recovery()
+        if self.loss_state != OPEN:
+            if self._is_needless(acked, echo, now):
+                self._undo()
+                if board.original_end >= 0:
+                    # The ACK was not for what was sent again, so neither are RACK's conclusions.
+                    self.rack_at = board.oldest_at
+                    self.rack_end = board.original_end
+                    self.rack_rtt = now - board.oldest_at
+            elif self.snd_una >= self.recover:
+                self._end_recovery()
+            elif self.loss_state == LOSS and self.frto_step:
+                self._judge_timeout(acked, is_duplicate)
         if self.sack_ok:
             self.detect_losses(now)
         elif self.dupacks >= DUP_THRESH and self.loss_state == OPEN and not board.lost:
@@ -134,16 +160,12 @@ class Recoverer(Sender):
                 board.mark_head_lost(self.mss)
         elif self.loss_state == RECOVERY and acked:
             board.mark_head_lost(self.mss)  # a partial ACK: the next one is missing, too
-        if self.loss_state == OPEN:
-            if board.lost:
-                self._enter_recovery(flight, now)
-                self._pace(delivered, now)
-            elif acked and self.is_window_used():
-                congestion.acked(acked, self.rtt.latest, self.rtt.srtt, now)
-        elif self.loss_state == RECOVERY:
-            self._pace(delivered, now)
-        elif acked:
-            congestion.acked(acked, self.rtt.latest, self.rtt.srtt, now)
+        if self.loss_state == OPEN and board.lost:
+            self._enter_recovery(flight, now)
+        if self.loss_state == RECOVERY:
+            self._pace(delivered)
+        elif acked and (self.loss_state == LOSS or self.is_window_used()):
+            congestion.acked(acked, rtt, self.rtt.srtt, self.snd_una, self.snd_nxt, now)
         self.mark_dirty()
 
     def _count_duplicate(self, acked: int, delivered: int, is_duplicate: bool) -> int:
@@ -168,51 +190,30 @@ class Recoverer(Sender):
             self.dupacks = 0
         return delivered
 
-    # RACK
-
-    def detect_losses(self, now: float) -> None:
-        """Mark what was sent so long before something delivered that it must be lost (RFC 8985)."""
-        board = self.board
-        self.reorder_at = inf
-        if self.rack_at < 0 or not board.pieces:
-            return
-        patience = self.rack_rtt + self.reorder_window()
-        latest = -inf
-        for piece in board.sent_before(self.rack_at, self.rack_end):
-            due = piece.sent_at + patience
-            if due <= now + NOISE:
-                board.mark_lost(piece)
-            else:
-                latest = max(latest, due)
-        if latest > -inf:
-            self.reorder_at = latest
-            self.arm(latest)
+    # fast recovery
 
     def reorder_time_out(self, now: float) -> None:
-        """What was only late has had its time: it is lost (RFC 8985 6.2 step 5)."""
+        """What was only late has had its time: it is lost (RFC 8985 6.3)."""
         flight = self.snd_nxt - self.snd_una
         self.detect_losses(now)
         if self.board.lost:
             if self.loss_state == OPEN:
                 self._enter_recovery(flight, now)
             if self.loss_state == RECOVERY:
-                self._pace(0, now)
+                self._pace(0)
             self.mark_dirty()
 
-    def reorder_window(self) -> float:
-        """How long to wait for what may only be late (RFC 8985 6.2 step 4)."""
-        if not self.is_reordering and (
-            self.loss_state != OPEN or self.board.sacked_segments >= DUP_THRESH
-        ):
-            return 0.0
-        if self.rtt.min_rtt == inf:
-            return 0.0
-        return min(self.reorder_mult * self.rtt.min_rtt / 4, self.rtt.srtt)
-
-    # fast recovery
+    def _begin_repairs(self) -> None:
+        """Remember what to go back to if none of this was needed."""
+        self.undo_marker = self.snd_una
+        self.undo_octets = 0
+        self.repair_at = -1.0
+        self.tail_end = -1
+        self.tail_at = inf
 
     def _enter_recovery(self, flight: int, now: float) -> None:
         self.layer.counters.tcp_recoveries += 1
+        self._begin_repairs()
         self.congestion.congested(flight, now)
         self.loss_state = RECOVERY
         self.recover = self.snd_nxt
@@ -221,9 +222,8 @@ class Recoverer(Sender):
         self.prr_delivered = 0
         self.prr_out = 0
 
-    def _pace(self, delivered: int, now: float) -> None:
+    def _pace(self, delivered: int) -> None:
         """Set `cwnd` for this ACK so that sending follows delivery (RFC 6937 section 3)."""
-        del now
         congestion = self.congestion
         pipe = self.pipe()
         ssthresh = congestion.ssthresh
@@ -241,7 +241,9 @@ class Recoverer(Sender):
     def _end_recovery(self) -> None:
         if self.loss_state == RECOVERY:
             self.congestion.cwnd = self.congestion.ssthresh
+            self.relax_reorder_window()
         self.loss_state = OPEN
+        self.frto_step = 0
         self.dupacks = 0
 
     # the retransmission timer
@@ -257,6 +259,8 @@ class Recoverer(Sender):
             return
         self.layer.counters.tcp_timeouts += 1
         board = self.board
+        if self.loss_state == OPEN:
+            self._begin_repairs()
         if self.loss_state != LOSS:
             self.congestion.timed_out(self.snd_nxt - self.snd_una, now)
             self.loss_state = LOSS
@@ -265,6 +269,7 @@ class Recoverer(Sender):
             self.congestion.cwnd = self.congestion.mss
         self.recover = self.snd_nxt
         self.dupacks = 0
+        self.frto_step = 1
         if board.pieces[0].state == SACKED:
             # What is SACKed and first in line should have been acknowledged: the peer has thrown
             # it away (RFC 2018 section 8).
@@ -277,14 +282,82 @@ class Recoverer(Sender):
                 board.mark_lost(piece)
         self.reorder_at = inf
         self.rtt.backoff += 1
-        self.rto_at = now + self.rtt.timeout()
+        self.rto_at = self.bounded_timeout(now)
         self.must_resend = True
         self.mark_dirty()
 
     def has_given_up(self, now: float) -> bool:
-        """True if this has been tried often enough."""
-        del now
+        """True if this has been tried often or long enough."""
         limit = self.layer.config.retries
         if self.is_orphan:
             limit = min(limit, ORPHAN_RETRIES)
+        user_timeout = self.options.user_timeout
+        if user_timeout:
+            return now - self.progress_at >= user_timeout - NOISE  # RFC 5482
         return self.retries > limit
+
+    def bounded_timeout(self, now: float) -> float:
+        """When the retransmission (or persist) timer is due, no later than the user timeout."""
+        due = now + self.rtt.timeout()
+        user_timeout = self.options.user_timeout
+        if user_timeout:
+            due = max(min(due, self.progress_at + user_timeout), now)
+        return due
+
+    # second thoughts
+
+    def _is_needless(self, acked: int, echo: int | None, now: float) -> bool:
+        """True if this ACK shows that what is being repaired had not been lost."""
+        if self.undo_marker < 0:
+            return False
+        board = self.board
+        if (
+            acked
+            and echo is not None
+            and self.repair_at >= 0
+            and self._echoed_time(echo, now) < int(self.repair_at * 1000) / 1000 - NOISE
+        ):
+            # RFC 4015: it was set off by a segment from before the first repetition.
+            return True
+        # RFC 5682 2.1 step 3b: something arrived that was never sent again.  Without SACK, an ACK
+        # that covers a repetition as well may have been set off by that.
+        return (
+            self.loss_state == LOSS
+            and self.frto_step > 0
+            and 0 <= board.original_end <= self.recover
+            and (self.sack_ok or not board.is_ambiguous)
+        )
+
+    def _judge_timeout(self, acked: int, is_duplicate: bool) -> None:
+        """RFC 5682 2.1 step 2: an ACK after a timeout, of repeated data only."""
+        board = self.board
+        may_send_new = self.write_end > self.snd_nxt and self.snd_una + self.snd_wnd > self.snd_nxt
+        if self.frto_step == 1 and acked and not is_duplicate and may_send_new and board.lost:
+            self.frto_step = 2  # `transmit` sends new data next; what comes back for it will tell
+            return
+        if self.frto_step == 2:
+            # Step 3a: the new data is in the way of the repairs, so make room for one.
+            self.congestion.cwnd = max(self.congestion.cwnd, 3 * self.mss)
+        self.frto_step = 0
+
+    def _note_needless(self, dsack: tuple[int, int]) -> None:
+        """A D-SACK: something was sent twice for nothing (RFC 3708 section 3)."""
+        self.layer.counters.tcp_needless += 1
+        if self.repair_at < 0 or not self.undo_marker <= dsack[0] < dsack[1] <= self.recover:
+            return
+        self.undo_octets -= dsack[1] - dsack[0]
+        if self.undo_octets <= 0:
+            self._undo()
+
+    def _undo(self) -> None:
+        """Nothing was lost: go back to before the repairs."""
+        self.layer.counters.tcp_undone += 1
+        self.undo_marker = -1
+        self.congestion.undo()
+        if self.loss_state != OPEN:
+            self.board.unmark_lost()
+            self.loss_state = OPEN
+            self.frto_step = 0
+            self.dupacks = 0
+            self.rtt.backoff = 0
+        self.mark_dirty()

@@ -75,6 +75,7 @@ class Scoreboard:
         oldest_at: when the first of them was sent, of those that were never sent twice; -1 if there
             are none.
         is_ambiguous: one of them was sent more than once, or none is acknowledged.
+        original_end: the lowest end of those that were never sent twice, -1 if there are none.
         reordered: the lowest end of a piece that arrived after others sent later, None if none.
     """
 
@@ -90,6 +91,7 @@ class Scoreboard:
         "newest_end",
         "newest_is_retransmitted",
         "oldest_at",
+        "original_end",
         "pieces",
         "reordered",
         "retransmitted_out",
@@ -108,6 +110,7 @@ class Scoreboard:
         self.newest_end = 0
         self.newest_is_retransmitted = False
         self.oldest_at = -1.0
+        self.original_end = -1
         self.is_ambiguous = False
         self.reordered: int | None = None
         self._trust_before = inf
@@ -134,6 +137,7 @@ class Scoreboard:
         """
         self.newest_at = self.oldest_at = -1.0
         self.newest_is_retransmitted = self.is_ambiguous = False
+        self.original_end = -1
         self.reordered = None
         self._trust_before = trust_before
 
@@ -184,6 +188,8 @@ class Scoreboard:
         if not piece.is_retransmitted:
             if self.oldest_at < 0 or at < self.oldest_at:
                 self.oldest_at = at
+            if self.original_end < 0 or end < self.original_end:
+                self.original_end = end
             # Arrived behind something that was sent later: the path reorders (RFC 8985 6.2 step 3).
             if end < self.highest_sacked and (self.reordered is None or end < self.reordered):
                 self.reordered = end
@@ -345,6 +351,30 @@ class Scoreboard:
         piece.mss = mss
         piece.is_retransmitted = True
         self._track(piece)
+
+    def resend_tail(self, octets: int, mss: int, now: float) -> Sent:
+        """The last *octets* of all went out again, as a probe (RFC 8985 7.3)."""
+        piece = self.pieces[-1]
+        if piece.end - piece.start > octets:
+            self._split(len(self.pieces) - 1, piece.end - octets)
+        if not piece.is_retransmitted:
+            self.retransmitted_out += piece.end - piece.start
+        piece.sent_at = now
+        piece.mss = mss
+        piece.is_retransmitted = True
+        self._track(piece)
+        return piece
+
+    def unmark_lost(self) -> None:
+        """What was taken for lost, and not sent again yet, is still on its way after all."""
+        for piece in self.pieces:
+            if piece.state == LOST:
+                piece.state = IN_FLIGHT
+                if piece.is_retransmitted:
+                    self.retransmitted_out += piece.end - piece.start
+                self._track(piece)
+        self.lost = 0
+        self._lost_heap.clear()
 
     def forget_sacks(self) -> None:
         """The peer may have thrown away what it had SACKed (RFC 2018 section 8)."""

@@ -194,6 +194,14 @@ class Sender(Tcb):
 
     # data
 
+    def bounded_timeout(self, now: float) -> float:
+        """When the retransmission timer is due; see `recovery`."""
+        raise NotImplementedError
+
+    def schedule_tail_probe(self, now: float) -> None:
+        """Arm the tail loss probe; see `rack`."""
+        raise NotImplementedError
+
     def transmit(self, now: float, room: int) -> int:
         """Send what may be sent now, at most *room* segments; return how many went out."""
         if self.state not in SENDS_DATA:
@@ -202,12 +210,14 @@ class Sender(Tcb):
         congestion = self.congestion
         if not board.pieces and now - self.last_sent_at > self.rtt.rto and self.last_sent_at:
             congestion.restart()
+        if not board.pieces and self.persist_at == inf:
+            self.progress_at = now
         mss = self.mss
         count = 0
         is_limited = False
         while count < room:
             quota = congestion.cwnd - self.pipe()
-            if board.lost:
+            if board.lost and self.frto_step != 2:
                 if quota < mss and not self.must_resend:
                     is_limited = True
                     break
@@ -244,15 +254,17 @@ class Sender(Tcb):
             self.must_resend = False
             self.last_sent_at = now
             self.is_interactive = now - self.data_at < self.layer.config.delayed_ack
-            if self.rto_at == inf:
-                self.rto_at = now + self.rtt.timeout()
-                self.arm(self.rto_at)
             self.persist_at = inf
+            if self.rto_at == inf:
+                self.rto_at = self.bounded_timeout(now)
+                self.arm(self.rto_at)
+            if self.tail_at == inf:
+                self.schedule_tail_probe(now)
             self._note_usage(is_limited)
         elif is_limited:
             self._note_usage(True)
         if not board.pieces and self.persist_at == inf and self._is_held_back():
-            self.persist_at = now + self._persist_timeout()
+            self.persist_at = self._persist_due(now)
             self.arm(self.persist_at)
         return count
 
@@ -314,9 +326,16 @@ class Sender(Tcb):
         if end > self.write_end:
             flags |= FIN
         self.must_resend = False
+        self.undo_octets += size
+        if self.repair_at < 0:
+            self.repair_at = now
         self.layer.counters.tcp_retransmits += 1
         self.emit(start, flags, payload, now, mss if len(payload) > mss else 0)
         board.resend(piece, size, mss, now)
+        if start == self.snd_una:
+            # What the timer runs for has just been sent: as Linux, and RFC 6298 5.1 in spirit.
+            self.rto_at = self.bounded_timeout(now)
+            self.arm(self.rto_at)
         if self.loss_state == RECOVERY:
             self.prr_out += size
 
@@ -341,10 +360,10 @@ class Sender(Tcb):
         """True if there is something to send that no ACK will set free."""
         return self.write_end > self.snd_nxt or (self.fin_queued and self.write_end == self.snd_nxt)
 
-    def _persist_timeout(self) -> float:
+    def _persist_due(self, now: float) -> float:
         if self.snd_wnd and not self.retries:
-            return OVERRIDE  # a small segment, or a corked one: only its timer is missing
-        return self.rtt.timeout()
+            return now + OVERRIDE  # a small segment, or a corked one: only its timer is missing
+        return self.bounded_timeout(now)
 
     def probe_window(self, now: float) -> None:
         """The persist timer: ask a closed window, or override the small-segment rules."""
@@ -355,11 +374,11 @@ class Sender(Tcb):
             size = min(usable, available, self.mss)
             self._send_new(self.snd_nxt, size, now)
             self.last_sent_at = now
-            self.rto_at = now + self.rtt.timeout()
+            self.rto_at = self.bounded_timeout(now)
             return
         self.rtt.backoff += 1
         self.layer.counters.tcp_window_probes += 1
-        self.persist_at = now + self.rtt.timeout()
+        self.persist_at = self.bounded_timeout(now)
         # A segment without data, one number too low: it is not acceptable, so it is answered, and
         # the answer says how wide the window is.  RFC 9293 3.8.6.1 speaks of an octet of new data;
         # Linux sends what we send.  An octet beyond the window leaves both sides unsure whether it

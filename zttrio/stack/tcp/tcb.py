@@ -141,6 +141,24 @@ class Tcb(Endpoint):
     """RACK.reordering_seen."""
     reorder_mult: int = 1
     """RACK.reo_wnd_mult."""
+    reorder_persist: int = 0
+    """RACK.reo_wnd_persist: recoveries for which `reorder_mult` stays."""
+    dsack_round: int = -1
+    """RACK.dsack_round: where the round trip of the last D-SACK that counted ends."""
+    tail_end: int = -1
+    """TLP.end_seq: `snd_nxt` when a tail loss probe went out, -1 if none is under way."""
+    tail_is_repeat: bool = False
+    """TLP.is_retrans: the probe was old data."""
+    frto_step: int = 0
+    """RFC 5682: 0 if the timeout is believed, 1 before the first ACK, 2 before the second."""
+    undo_marker: int = -1
+    """`snd_una` when the last recovery began, -1 if there is nothing to undo."""
+    undo_octets: int = 0
+    """Octets that it sent again and that no D-SACK has called needless yet."""
+    repair_at: float = -1.0
+    """When it sent something again first, -1 before that."""
+    progress_at: float = 0.0
+    """When the oldest octet in flight or waiting began to be so (RFC 5482)."""
 
     # receiving
     irs: int = 0
@@ -178,6 +196,8 @@ class Tcb(Endpoint):
     rto_at: float = inf
     persist_at: float = inf
     reorder_at: float = inf
+    tail_at: float = inf
+    """When a tail loss probe is due (RFC 8985 7.2)."""
     ack_at: float = inf
     life_at: float = inf
     """Keep-alive, or the end of an orphan in FIN_WAIT_2."""
