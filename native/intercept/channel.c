@@ -70,7 +70,8 @@ void zt_forget_channels(void) {
 static void close_channel(struct channel *channel) {
     uint64_t cookie;
     if (channel->pid == getpid() && zt_cookie(channel->fd, &cookie) && cookie == channel->cookie) {
-        mark(channel->fd, false);
+        if (channel == &own_channel)
+            mark(channel->fd, false);
         real()->close(channel->fd);
     }
     channel->pid = 0;
@@ -181,7 +182,8 @@ static bool try_open(struct channel *channel) {
     }
     channel->pid = getpid();
     channel->fd = fd;
-    mark(fd, true);
+    if (channel == &own_channel) /* a spare one closes before anybody could close it */
+        mark(fd, true);
     zt_forget(fd);
     if (!say_hello(channel)) {
         close_channel(channel);
@@ -366,14 +368,14 @@ static int exchange(struct channel *channel, struct call *call, const uint64_t *
     return result;
 }
 
-static int call_service(struct call *call, bool may_wait) {
+static int call_service(struct call *call, bool may_wait, bool use_spare) {
     int saved = errno;
     uint64_t all = ~UINT64_C(0), mask;
     raw_sigprocmask(SIG_BLOCK, &all, &mask);
-    if (own_channel.pid != 0 && own_channel.pid != getpid())
-        zt_forget_channels(); /* forked by a bare system call */
     struct channel spare = {0};
-    struct channel *channel = own_channel.is_busy ? &spare : &own_channel;
+    struct channel *channel = own_channel.is_busy || use_spare ? &spare : &own_channel;
+    if (channel == &own_channel && own_channel.pid != 0 && own_channel.pid != getpid())
+        zt_forget_channels(); /* forked by a bare system call */
     bool was_open = is_open(channel);
     int result = CALL_FAILED;
     if (was_open || open_channel(channel, &mask, may_wait)) {
@@ -395,7 +397,7 @@ static int call_service(struct call *call, bool may_wait) {
     return result;
 }
 
-int zt_call(struct call *call) { return call_service(call, true); }
+int zt_call(struct call *call) { return call_service(call, true, false); }
 
 int zt_call_simple(struct call *call) {
     if (zt_call(call) != CALL_OK)
@@ -408,7 +410,7 @@ int zt_call_simple(struct call *call) {
 void zt_note(const char *text) {
     struct call call = {.op = ZT_OP_NOTE, .payload = text, .length = (uint32_t)strlen(text)};
     int saved = errno;
-    call_service(&call, false);
+    call_service(&call, false, !is_own_process()); /* a vfork child must not touch our channel */
     errno = saved;
 }
 
@@ -419,7 +421,7 @@ pid_t zt_service_pid(bool may_wait) {
     if (!is_open(&own_channel) && !atomic_load(&was_connected)) {
         struct call call = {.op = ZT_OP_QUERY};
         int saved = errno;
-        if (call_service(&call, may_wait) != CALL_OK) {
+        if (call_service(&call, may_wait, false) != CALL_OK) {
             errno = saved;
             return -1;
         }

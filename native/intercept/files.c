@@ -6,6 +6,7 @@
  */
 #include "shim.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/sockios.h>
@@ -203,18 +204,25 @@ EXPORT(int, zt_ioctl, "ioctl", (int fd, unsigned long request, ...)) {
 
 static bool uring_is_allowed(void) { return !(zt_features() & ZT_FEATURE_STRICT); }
 
-/* liburing makes its system calls itself, so its own entry points have to say no. */
+/*
+ * liburing makes its system calls itself, so its own entry points have to say no.  They are looked
+ * up here and not at the start, because most programs do not have them.
+ */
 EXPORT(int, zt_uring_init, "io_uring_queue_init", (unsigned entries, void *ring, unsigned flags)) {
-    if (!uring_is_allowed() || real()->io_uring_queue_init == NULL)
+    int (*next)(unsigned, void *, unsigned);
+    if (!uring_is_allowed())
         return -ENOSYS;
-    return real()->io_uring_queue_init(entries, ring, flags);
+    *(void **)(void *)&next = dlsym(RTLD_NEXT, "io_uring_queue_init");
+    return next != NULL ? next(entries, ring, flags) : -ENOSYS;
 }
 
 EXPORT(int, zt_uring_init_params, "io_uring_queue_init_params",
        (unsigned entries, void *ring, void *parameters)) {
-    if (!uring_is_allowed() || real()->io_uring_queue_init_params == NULL)
+    int (*next)(unsigned, void *, void *);
+    if (!uring_is_allowed())
         return -ENOSYS;
-    return real()->io_uring_queue_init_params(entries, ring, parameters);
+    *(void **)(void *)&next = dlsym(RTLD_NEXT, "io_uring_queue_init_params");
+    return next != NULL ? next(entries, ring, parameters) : -ENOSYS;
 }
 
 /* ---- syscall(3) ---- */

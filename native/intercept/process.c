@@ -170,8 +170,7 @@ static bool may_run_descriptor(int fd, const char *path) {
     bool is_strict = zt_features() & ZT_FEATURE_STRICT;
     snprintf(text, sizeof text, "%s: %s: %s, preloading cannot act in it",
              is_strict ? "refused to run" : "runs on the host's network", path, objection);
-    if (is_own_process())
-        zt_note(text);
+    zt_note(text);
     return !is_strict;
 }
 

@@ -50,7 +50,10 @@
 
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-/* The functions we stand in front of, as the next library has them (RTLD_NEXT). */
+/*
+ * The functions we stand in front of, as the next library has them (RTLD_NEXT).  All of them must
+ * exist: looking for one that does not would allocate, and the first caller may be an allocator.
+ */
 #define REAL_FUNCTIONS(X)                                                                           \
     X(int, socket, (int, int, int))                                                                 \
     X(int, bind, (int, const void *, socklen_t))                                                    \
@@ -81,7 +84,6 @@
     X(int, dup2, (int, int))                                                                        \
     X(int, dup3, (int, int, int))                                                                   \
     X(int, fcntl, (int, int, ...))                                                                  \
-    X(int, fcntl64, (int, int, ...))                                                                \
     X(int, ioctl, (int, unsigned long, ...))                                                        \
     X(long, syscall, (long, ...))                                                                   \
     X(int, execve, (const char *, char *const *, char *const *))                                    \
@@ -93,8 +95,6 @@
       (pid_t *, const char *, const void *, const void *, char *const *, char *const *))            \
     X(int, getnameinfo,                                                                             \
       (const void *, socklen_t, char *, socklen_t, char *, socklen_t, int))                         \
-    X(int, io_uring_queue_init, (unsigned, void *, unsigned))                                       \
-    X(int, io_uring_queue_init_params, (unsigned, void *, void *))                                  \
     X(int, system, (const char *))                                                                  \
     X(FILE *, popen, (const char *, const char *))
 

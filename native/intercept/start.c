@@ -59,17 +59,15 @@ static void forked_in_child(void) {
     zt_forget_channels();
 }
 
+/* May run inside an allocator's own start, which calls syscall(): nothing in here allocates. */
 static void initialise_once(void) {
     int saved = errno;
 #define RESOLVE(type, name, parameters)                                                             \
     *(void **)(void *)&zt_real.name = dlsym(RTLD_NEXT, #name);
     REAL_FUNCTIONS(RESOLVE)
 #undef RESOLVE
-    if (zt_real.fcntl64 == NULL)
-        zt_real.fcntl64 = zt_real.fcntl;
     read_environment();
     atomic_store(&zt_process, getpid());
-    pthread_atfork(zt_forking, zt_forking, forked_in_child);
     atomic_store_explicit(&zt_is_ready, true, memory_order_release);
     errno = saved;
 }
@@ -78,5 +76,6 @@ void zt_initialise(void) { pthread_once(&once, initialise_once); }
 
 __attribute__((constructor)) static void start(void) {
     zt_initialise();
+    pthread_atfork(zt_forking, zt_forking, forked_in_child);
     zt_adopt_inherited();
 }
