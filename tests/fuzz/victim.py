@@ -11,12 +11,14 @@ from zttrio.header import arp
 from zttrio.header.address import packed
 from zttrio.header.ethernet import ETHERTYPE_ARP, EthernetHeader
 from zttrio.header.frame import Frame
-from zttrio.stack import neighbor
+from zttrio.stack import neighbor, routers, selection
 from zttrio.stack.counters import (
     ARP_OUTCOMES,
     FRAME_OUTCOMES,
     ICMP_OUTCOMES,
+    IGMP_OUTCOMES,
     IP_OUTCOMES,
+    LINK_OUTCOMES,
     UDP_OUTCOMES,
 )
 from zttrio.stack.ip import ERROR_LIMIT, LOOPBACK_LIMIT, OUTBOX_LIMIT, PATH_LIMIT
@@ -60,6 +62,16 @@ LIMITS = {
     "octets that wait for neighbors": neighbor.TOTAL_QUEUE_OCTETS,
     "unfinished packets": CONFIG.reassembly_packets,
     "octets of unfinished packets": CONFIG.reassembly_memory,
+    "routers": routers.MAX_ROUTERS,
+    "prefixes on the link": routers.MAX_PREFIXES,
+    "routes of routers": routers.MAX_ROUTES,
+    "autoconfigured prefixes": routers.MAX_ADDRESSES,
+    "name servers": routers.MAX_DNS_SERVERS,
+    "redirects": selection.REDIRECT_LIMIT,
+    "dead gateways": selection.DEAD_LIMIT,
+    "addresses": 3 + routers.MAX_ADDRESSES,
+    "addresses being verified": 2 + routers.MAX_ADDRESSES,
+    "groups": 6 + routers.MAX_ADDRESSES,
     "pings": 1,
     "ports": 8,
     # one for each connection, half-open connection and TIME_WAIT, stale ones, and a few tables
@@ -120,4 +132,6 @@ class Victim:
         assert c["arp_in"] == sum(c[name] for name in ARP_OUTCOMES)
         assert c["ip_in"] + c["reassembled"] == sum(c[name] for name in IP_OUTCOMES)
         assert c["icmp_in"] == sum(c[name] for name in ICMP_OUTCOMES)
+        assert c["icmp_link_messages"] == sum(c[name] for name in LINK_OUTCOMES)
+        assert c["igmp_in"] == sum(c[name] for name in IGMP_OUTCOMES)
         assert c["udp_in"] == sum(c[name] for name in UDP_OUTCOMES)

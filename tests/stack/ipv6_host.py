@@ -119,7 +119,9 @@ class Host6(Host):
         """The stack learns *address*, as if it had asked."""
         source = self.stack.ip.select_source(address)
         self.stack.neighbors.use(address, source, self.now)
-        self.put(advertisement(address, mac, destination=source, mac_of_us=self.stack.mac))
+        self.put(
+            advertisement(address, mac, destination=source, mac_of_us=self.stack.mac, frame_mac=mac)
+        )
         self.take()
 
 
@@ -212,6 +214,7 @@ def advertisement(
     is_override: bool = True,
     hop_limit: int = 255,
     mac_of_us: bytes = MAC,
+    frame_mac: bytes = PEER_MAC,
 ) -> bytes:
     source = target if source is None else source
     message = ndp.NeighborAdvertisement(target, is_router, is_solicited, is_override)
@@ -221,6 +224,7 @@ def advertisement(
         source=source,
         destination=destination,
         hop_limit=hop_limit,
+        mac=frame_mac,
         mac_of_us=mac_of_us,
     )
 
