@@ -100,3 +100,13 @@ def test_a_bug_is_not_mistaken_for_a_failure() -> None:
 
     with pytest.RaisesGroup(ZeroDivisionError, allow_unwrapped=True):
         cli.execute(_namespace(run))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--address", "nonsense"), ("--tap", "a name with spaces")]
+)
+def test_an_address_or_device_that_makes_no_sense_is_code_1_and_quoted(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ping", "host", option, value]) == 1
+    assert value in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from functools import partial
@@ -12,7 +13,6 @@ import trio
 from .network import add_options, open_network
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Awaitable, Callable, Sequence
 
     from .main import Subparsers
@@ -119,7 +119,6 @@ async def _write_stdout(data: bytes) -> None:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value <= 65535:
-        raise ValueError(f"{value} is not a port")
-    return value
+    if not (text.isdecimal() and 0 < int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)

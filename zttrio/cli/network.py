@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zttrio.errors import LocalError
 from zttrio.network import Network
 from zttrio.wire import Tap
 
@@ -37,7 +38,10 @@ def open_network(namespace: argparse.Namespace) -> Network:
     """The network that *namespace* names, to be entered with ``async with``.
 
     Raises:
-        ValueError: an address is not an address.
+        LocalError: an address is no address, or a device's name cannot be one.
     """
-    wire = Tap(namespace.tap) if namespace.tap else None
-    return Network(wire=wire, addresses=namespace.address, name=namespace.name)
+    try:
+        wire = Tap(namespace.tap) if namespace.tap else None
+        return Network(wire=wire, addresses=namespace.address, name=namespace.name)
+    except ValueError as exc:
+        raise LocalError(str(exc)) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
 import sys
@@ -13,8 +14,6 @@ from .main import EXIT_FAILED, EXIT_OK, Subparsers
 from .network import add_options, open_network
 
 if TYPE_CHECKING:
-    import argparse
-
     from zttrio.network import Network
 
 __all__ = ["ping", "register", "run"]
@@ -24,13 +23,11 @@ def register(subparsers: Subparsers) -> None:
     """Add ``ping`` to the command line."""
     parser = subparsers.add_parser("ping", help="measure the round trip to a host")
     parser.add_argument("host", help="a name or an address")
-    parser.add_argument(
-        "-c", "--count", type=_positive_int, metavar="N", help="stop after N requests"
-    )
+    parser.add_argument("-c", "--count", type=_count, metavar="N", help="stop after N requests")
     parser.add_argument(
         "-i",
         "--interval",
-        type=_positive_float,
+        type=_seconds,
         default=1.0,
         metavar="SECONDS",
         help="between two requests (default: %(default)s)",
@@ -38,7 +35,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "-W",
         "--wait",
-        type=_positive_float,
+        type=_seconds,
         default=1.0,
         metavar="SECONDS",
         help="for each answer (default: %(default)s)",
@@ -105,15 +102,17 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.3f} ms"
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"{value} is not positive")
-    return value
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
-def _positive_float(text: str) -> float:
-    value = float(text)
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < math.inf:
-        raise ValueError(f"{value} is not positive")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
