@@ -10,21 +10,25 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 import trio
 
 from zttrio import Network
-from zttrio.abc import Wire
 from zttrio.intercept import preload
-from zttrio.intercept.policy import Policy
 from zttrio.tap import service
-from zttrio.tap.service import TapService
 from zttrio.wire import HostSegment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from zttrio.abc import Wire
+    from zttrio.intercept.policy import Policy
+    from zttrio.tap.service import TapService
 
 ISOLATED = ("unshare", "--net", "--")
 
@@ -160,29 +164,31 @@ class Segment:
         folder = self.folder / f"host-{number}"
         folder.mkdir()
         wire = HostSegment(cable) if wire is None else wire
-        async with Network(wire=wire, addresses=[f"{address}/24"], name=name) as network:
-            async with trio.open_nursery() as nursery:
-                said: list[str] = []
-                tap = await nursery.start(
-                    partial(
-                        service.serve,
-                        network._driver,
-                        network._resolver,
-                        name=name,
-                        network=str(number),
-                        path=self.folder / f"service-{number}" / "nc",
-                        policy=policy,
-                        say=said.append,
-                    )
+        async with (
+            Network(wire=wire, addresses=[f"{address}/24"], name=name) as network,
+            trio.open_nursery() as nursery,
+        ):
+            said: list[str] = []
+            tap = await nursery.start(
+                partial(
+                    service.serve,
+                    network._driver,
+                    network._resolver,
+                    name=name,
+                    network=str(number),
+                    path=self.folder / f"service-{number}" / "nc",
+                    policy=policy,
+                    say=said.append,
                 )
-                host = Host(network, tap, address, folder, nursery, said)
-                try:
-                    task_status.started(host)
-                    await trio.sleep_forever()
-                finally:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
-                        for program in host.programs:
-                            await program.stop()
+            )
+            host = Host(network, tap, address, folder, nursery, said)
+            try:
+                task_status.started(host)
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
+                    for program in host.programs:
+                        await program.stop()
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""One program, run twice: kernel sockets and ours show it the same (tests/intercept/transcript)."""
+"""One program, run twice: kernel sockets and ours show it the same.
+
+The program is tests/intercept/micro.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,14 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from conftest import Host
+    from .conftest import Host
 
-PROGRAM = Path(__file__).with_name("transcript.py")
-GROUPS = re.findall(r"^@group\ndef (\w+)", PROGRAM.read_text(), re.MULTILINE)
+ROOT = Path(__file__).parents[2]
+GROUPS = [
+    name
+    for file in sorted(Path(__file__).with_name("micro").glob("*.py"))
+    for name in re.findall(r"^@group\ndef (\w+)", file.read_text(), re.MULTILINE)
+]
 # The same addresses as the virtual network has, so that routes and broadcasts are the same.
 KERNEL = """
 ip link set lo up
@@ -31,7 +38,7 @@ pytestmark = pytest.mark.kernel
 
 @pytest.mark.parametrize("group", GROUPS)
 async def test_a_program_sees_what_the_kernel_would_show(host: Host, group: str) -> None:
-    command = [sys.executable, str(PROGRAM), group]
+    command = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.intercept.micro", group]
     with trio.fail_after(60):
         result = await trio.run_process(
             ["unshare", "--net", "sh", "-c", KERNEL, "sh", *command],
