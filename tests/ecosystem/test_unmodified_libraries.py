@@ -74,6 +74,10 @@ def reasons(exc: BaseException | None) -> Iterator[BaseException]:
         exc = exc.__cause__ or exc.__context__
 
 
+def texts(network: zttrio.Network) -> set[str]:
+    return {str(interface.ip) for interface in network.addresses}
+
+
 async def test_httpx_fetches_a_page_by_name(autojump_clock: MockClock) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(partial(serve_page, server, 80, page=PAGE))
@@ -166,7 +170,6 @@ async def test_tls_carries_a_megabyte_both_ways_and_ends_with_a_close_notify(
 async def test_anyio_connects_and_sees_both_addresses(autojump_clock: MockClock) -> None:
     async with two_networks() as (client, server, nursery):
         await nursery.start(server.serve_tcp, echo, 7)
-        server_address = str(server.addresses[0].ip)
         with client.as_default():
             async with await anyio.connect_tcp("server.local", 7) as stream:
                 await stream.send(b"hello from anyio")
@@ -174,9 +177,11 @@ async def test_anyio_connects_and_sees_both_addresses(autojump_clock: MockClock)
                 answer = b"".join([data async for data in stream])
                 peer = stream.extra(anyio.abc.SocketAttribute.remote_address)
                 ours = stream.extra(anyio.abc.SocketAttribute.local_address)
+            servers, clients = texts(server), texts(client)
     assert answer == b"hello from anyio"
-    assert peer == (server_address, 7)
-    assert ours[0] != server_address
+    assert peer[0].partition("%")[0] in servers
+    assert peer[1] == 7
+    assert ours[0].partition("%")[0] in clients - servers
 
 
 async def test_anyio_sends_datagrams(autojump_clock: MockClock) -> None:
