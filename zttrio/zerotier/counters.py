@@ -77,6 +77,12 @@ class Counters:
     rendezvous_refused: int = 0
     ignored_verb: int = 0  # ACK, QOS_MEASUREMENT, PATH_NEGOTIATION_REQUEST
 
+    # authentic packets by suite
+    opened_plain: int = 0
+    opened_salsa: int = 0
+    opened_trusted: int = 0
+    opened_aes: int = 0
+
     # details of handled packets
     unknown_verb: int = 0
     remote_trace: int = 0

@@ -190,6 +190,7 @@ class Greeter:
         # Stored before the answer is sealed, so that the answer can be in AES already.
         peer.protocol = hello.protocol
         peer.version = hello.version
+        peer.moons = tuple(moons)
         seen_from = greeting.remote
         if hello.protocol < PROTOCOL_ECHO:
             seen_from = Endpoint(seen_from.ip, 0)

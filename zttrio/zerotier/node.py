@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Node"]
 
+_OPENED = ("opened_plain", "opened_salsa", "opened_trusted", "opened_aes")  # by suite
 _MINIMUM = 28  # the shortest packet
 _BEACON = 13
 _READABLE = frozenset((messages.ACK, messages.QOS_MEASUREMENT, messages.PATH_NEGOTIATION_REQUEST))
@@ -396,6 +397,8 @@ class Node:
             counters.packet_unauthentic += 1
             peer.bad_packets += 1
             return
+        name = _OPENED[flags >> 3 & 7]
+        setattr(counters, name, getattr(counters, name) + 1)
         packet_id = packet[:8]
         verb = envelope[0] & messages.VERB_MASK
         if verb not in _MAY_REPEAT and peer.replay.has_seen(packet_id, now):

@@ -113,6 +113,7 @@ class Peer:
         last_push: when it was last told our addresses.
         trusted_until: while it belongs to one of our networks, as the network layer says.
         bad_packets: how many claimed to be its and were not authentic.
+        moons: world ID and timestamp of its moons, as its last HELLO said.
         is_direct: True while the owner has been told of a direct path that is alive.
     """
 
@@ -132,6 +133,7 @@ class Peer:
     pushes_in: int = 0
     last_push_in: float = -inf
     last_world_sent: float = -inf
+    moons: tuple[tuple[int, int], ...] = ()
     replay: ReplayWindow = attrs.field(factory=ReplayWindow)
     whois_bucket: Bucket | None = None
 

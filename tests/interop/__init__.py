@@ -1,0 +1,1 @@
+"""Our nodes and the real ZeroTier core in network namespaces without a way out."""
