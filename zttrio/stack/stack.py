@@ -78,6 +78,8 @@ class Stack:
         network: what the network calls itself, if it does: we have other IPv6 addresses elsewhere.
         secret: makes our IPv6 addresses the same at every start (RFC 7217), and hard to guess; by
             default they are new ones each time.
+        has_unique_mac: the wire sees to it that no other station has *mac*, so addresses that are
+            made from it are used without duplicate address detection (RFC 4862 5.4 allows that).
 
     Attributes:
         ip, tcp, udp, icmp, neighbors, routes, ports, addresses, groups, claims: the layers and
@@ -101,6 +103,7 @@ class Stack:
         checksum_offload: bool = False,
         network: bytes = b"",
         secret: bytes | None = None,
+        has_unique_mac: bool = False,
     ) -> None:
         if len(mac) != 6 or mac[0] & 1 or not any(mac):
             raise ValueError(f"MAC {mac.hex(':')}: not the address of a station")
@@ -108,6 +111,7 @@ class Stack:
             raise ValueError(f"MTU {mtu}: IPv4 needs 68 octets (RFC 791)")
         config = Config() if config is None else config
         self.mac = mac
+        self._has_unique_mac = has_unique_mac
         self.counters = Counters()
         self.timers = TimerQueue()
         self.events = EventQueue()
@@ -180,8 +184,12 @@ class Stack:
 
     # addresses and routes
 
-    def start_ipv6(self, now: float) -> None:
+    def start_ipv6(self, now: float, prefix: bytes | None = None) -> None:
         """Take a link-local IPv6 address, and look for routers; once is enough.
+
+        Args:
+            now: seconds.
+            prefix: 16 octets of a /64 in which to take an address as well, None for none.
 
         Raises:
             ValueError: the MTU is below IPv6's 1280 octets.
@@ -191,7 +199,15 @@ class Stack:
         if self.ip.mtus[16] < MIN_MTU[16]:
             raise ValueError(f"MTU {self.ip.mtus[16]}: IPv6 needs {MIN_MTU[16]} octets (RFC 8200)")
         self._take_link_local(0, now)
+        if prefix is not None:
+            entry = self._add(self._stable_address(prefix, 0), 64, has_route=True)
+            self._verify(entry, now)
         self.routers.start(now)
+
+    @property
+    def has_ipv6(self) -> bool:
+        """True once `start_ipv6` was called."""
+        return self._link_local is not None
 
     def add_address(self, interface: Interface, now: float) -> Address:
         """Make *interface*'s address ours and its prefix on-link; others are told.
@@ -468,11 +484,11 @@ class Stack:
 
     def autoconfigure(self, prefix: bytes, attempt: int, now: float) -> Address:
         """Make an address of a router's prefix; see `Routers`."""
-        packed = stable_address(prefix, self.mac, self._network, attempt, self._secret)
+        packed = self._stable_address(prefix, attempt)
         entry = self.addresses.entries.get(packed)
         if entry is None:  # it is not there unless somebody has configured this very address
             entry = self._add(packed, 64, has_route=False)
-            self._nd.verify(entry, now, is_first=True)
+            self._verify(entry, now)
         return entry
 
     def withdraw(self, entry: Address, now: float) -> None:
@@ -500,7 +516,18 @@ class Stack:
         packed = stable_address(LINK_LOCAL_PREFIX, self.mac, b"", attempt, self._secret)
         self._link_local = self._add(packed, 64, has_route=True)
         self.routers.source = packed
-        self._nd.verify(self._link_local, now, is_first=True)
+        self._verify(self._link_local, now)
+
+    def _stable_address(self, prefix: bytes, attempt: int) -> bytes:
+        return stable_address(prefix, self.mac, self._network, attempt, self._secret)
+
+    def _verify(self, entry: Address, now: float) -> None:
+        """See to it that nobody else has *entry*, which was made from our hardware address."""
+        if self._has_unique_mac:
+            entry.is_optimistic = False
+            self.address_verified(entry, now)
+        else:
+            self._nd.verify(entry, now, is_first=True)
 
     def _changed(self) -> None:
         self.ip.forget_paths()
