@@ -2,8 +2,9 @@
 
 It knows the stack, the wire and trio; it decides nothing about protocols.  The seed's `put()` is
 `Driver.deliver`, its poll thread is `Driver.run`, and its `EV_CONN`, `EV_RD` and `EV_WR` leave
-through `Waiters.notify`.  Output does not wait for a task: whoever changed the stack calls `flush`,
-which moves frames from stack to wire with no ``await`` in between.
+through `Waiters.notify`.  Neither direction waits for a task: a burst from the wire is taken in by
+whoever brings it, unless the stack is at work, and whoever changed the stack calls `flush`, which
+moves frames from stack to wire with no ``await`` in between.
 """
 
 from __future__ import annotations
@@ -124,6 +125,9 @@ class Driver:
         self._unsent: list[Frame] = []
         self._wire_is_full = False
         self._is_flushing = False
+        self._is_receiving = True  # until there is a stack
+        self._waiting_bursts = 0
+        self._error: Exception | None = None
         self._room = trio.lowlevel.ParkingLot()
         self._timer_at = inf
         self._timer_scope: trio.CancelScope | None = None
@@ -145,9 +149,23 @@ class Driver:
     # the wire's side
 
     def deliver(self, frames: list[Frame]) -> None:
-        """Take a burst from the wire; the oldest waiting burst makes room if the ring is full."""
+        """Take a burst from the wire; the oldest waiting burst makes room if the ring is full.
+
+        It goes straight to the stack if that is idle, which saves waking a task for it.  Called
+        from within `flush` (by a wire whose stations answer at once), it waits for `run`.
+        """
+        if not self._waiting_bursts and not self._is_flushing and not self._is_receiving:
+            try:
+                self._receive(frames)
+                self.flush()
+            except Exception as exc:  # an instrument: the caller may be another network
+                self._error = exc
+                frames = []  # wakes `run`, which raises it
+            else:
+                return
         try:
             self._ring_in.send_nowait(frames)
+            self._waiting_bursts += 1
         except trio.WouldBlock:
             self.ring_drops += len(self._ring_out.receive_nowait())
             self._ring_in.send_nowait(frames)
@@ -180,23 +198,41 @@ class Driver:
         raise error
 
     async def run(self) -> None:
-        """The stack poll task: feed received bursts to the stack until cancelled."""
-        stack = self.stack
+        """The stack poll task: feed bursts that had to wait to the stack, until cancelled.
+
+        Raises:
+            Exception: what an instrument has raised.
+        """
         ring = self._ring_out
         with ring:
-            while True:
-                frames = await ring.receive()
-                now = trio.current_time()
-                while True:  # one wake-up for everything that waits
-                    for instrument in self._instruments:
-                        instrument.frames_received(frames, now)
-                    if not self.is_closed:
-                        stack.receive(frames, now)
-                    try:
-                        frames = ring.receive_nowait()
-                    except trio.WouldBlock:
-                        break
-                self.flush()
+            self._is_receiving = False
+            try:
+                while True:
+                    frames = await ring.receive()
+                    if self._error is not None:
+                        raise self._error
+                    while True:  # one wake-up for everything that waits
+                        self._waiting_bursts -= 1
+                        self._receive(frames)
+                        try:
+                            frames = ring.receive_nowait()
+                        except trio.WouldBlock:
+                            break
+                    self.flush()
+            finally:
+                self._is_receiving = True  # what comes now is lost with the ring
+
+    def _receive(self, frames: list[Frame]) -> None:
+        """Let instruments and stack see a burst."""
+        now = trio.current_time()
+        self._is_receiving = True
+        try:
+            for instrument in self._instruments:
+                instrument.frames_received(frames, now)
+            if not self.is_closed:
+                self.stack.receive(frames, now)
+        finally:
+            self._is_receiving = False
 
     async def run_timers(self) -> None:
         """Call the stack's timers when they are due, until cancelled.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from zttrio.errors import HeaderError
 
 from . import ethernet, ipv4, ipv6, tcp
-from .checksum import checksum, finish, pseudo_header, sum_of
+from .checksum import checksum, finish, fold, pseudo_header, sum_of
 from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, CHECKSUM_VERIFIED, Frame
 
 if TYPE_CHECKING:
     from .frame import Buffer
 
-__all__ = ["finish_checksum", "split"]
+__all__ = ["finish_checksum", "locate_checksum", "split", "split_datagrams"]
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
@@ -136,6 +136,59 @@ def _cut(header: bytearray, payload: memoryview, size: int, start: int, state: i
         _U16.pack_into(octets, start + 16, value)
         frames.append(Frame(bytes(octets), piece, 0, state))
     return frames
+
+
+def split_datagrams(frame: Frame) -> list[Frame]:
+    """The UDP datagrams that *frame* stands for, in order (Linux's UDP_SEGMENT).
+
+    Behind the one UDP header there are payloads of `Frame.gso_size` octets, the last may be
+    shorter.  IPv4 identifications count up.  Payloads are memoryviews of the original.  Checksums
+    stay CHECKSUM_PARTIAL if it was that, and are filled in otherwise.
+
+    Raises:
+        HeaderError: the frame has no `gso_size` or is no UDP datagram.
+    """
+    header, payload, protocol, start, data_at, end = _locate(frame)
+    size = frame.gso_size
+    if protocol != ipv4.PROTOCOL_UDP or size <= 0:
+        raise HeaderError(f"protocol {protocol} with a gso_size of {size}: is no run of datagrams")
+    if data_at == len(header):
+        payload = memoryview(payload)[: end - data_at]
+    else:
+        whole = memoryview(bytes(frame))
+        header, payload = whole[:data_at], whole[data_at:end]
+    is_ipv4 = header[_IP_AT] >> 4 == 4
+    at, width = (_IP_AT + 12, 4) if is_ipv4 else (_IP_AT + 8, 16)
+    source, destination = bytes(header[at : at + width]), bytes(header[at + width : at + 2 * width])
+    frames = []
+    for index in range(max(1, -(-len(payload) // size))):
+        piece = payload[index * size : (index + 1) * size]
+        octets = bytearray(header)
+        length = data_at - start + len(piece)
+        if is_ipv4:
+            identification = (_U16.unpack_from(header, _IP_AT + 4)[0] + index) & 0xFFFF
+            total_length = start - _IP_AT + length
+            _U32.pack_into(octets, _IP_AT + 2, total_length << 16 | identification)
+            _U16.pack_into(octets, _IP_AT + 10, 0)
+            _U16.pack_into(octets, _IP_AT + 10, checksum(octets[_IP_AT:start]))
+        else:
+            _U16.pack_into(octets, _IP_AT + 4, start - _IP_AT - ipv6.LENGTH + length)
+        _U16.pack_into(octets, start + 4, length)
+        value = fold(pseudo_header(source, destination, protocol, length))
+        _U16.pack_into(octets, start + 6, value)
+        made = Frame(bytes(octets), piece, 0, CHECKSUM_PARTIAL)
+        frames.append(made if frame.checksum == CHECKSUM_PARTIAL else finish_checksum(made))
+    return frames
+
+
+def locate_checksum(frame: Frame) -> tuple[int, int]:
+    """The transport's protocol number, and where in *frame* its header starts.
+
+    Raises:
+        HeaderError: this is no whole IP packet of a transport whose checksum can be offloaded.
+    """
+    _, _, protocol, start, _, _ = _locate(frame)
+    return protocol, start
 
 
 def _locate(frame: Frame) -> tuple[Buffer, Buffer, int, int, int, int]:

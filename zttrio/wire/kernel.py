@@ -1,8 +1,9 @@
 """A kernel TAP device: an Ethernet cable whose other end is a network interface of Linux.
 
 The interface and our stack are two stations on that cable: each has its own hardware address and
-its own IP addresses.  Frames pass as they are, one per read and write; the kernel finishes the
-checksums of what it sends, and expects finished ones.
+its own IP addresses.  With offloads, each frame comes and goes with a header that says what nobody
+has done yet: checksums stay unfinished, and TCP segments travel in bunches of up to 64 KiB under
+one header.  Without, frames pass as they are on a real cable.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from zttrio.errors import HeaderError, WireError
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.header.offload import split
 
+from . import virtio
 from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 
@@ -36,18 +38,37 @@ __all__ = ["Tap"]
 
 DEVICE = "/dev/net/tun"
 BURST = 64  # frames per wake-up; the kernel's NAPI budget
+BURST_OCTETS = 1 << 20  # and octets: what fits a cache is acknowledged while it is there; arbitrary
 VLAN_TAG = 4  # octets that an 802.1Q frame may be longer
 
 # linux/if_tun.h and linux/sockios.h
+TUNGETFEATURES = 0x800454CF
+TUNSETOFFLOAD = 0x400454D0
+TUNSETVNETHDRSZ = 0x400454D8
 TUNSETIFF = 0x400454CA
 IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
+IFF_VNET_HDR = 0x4000
+TUN_F_CSUM = 0x01
+TUN_F_TSO4 = 0x02
+TUN_F_TSO6 = 0x04
+TUN_F_USO4 = 0x20
+TUN_F_USO6 = 0x40
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 SIOCGIFMTU = 0x8921
 SIOCSIFMTU = 0x8922
 SIOCGIFHWADDR = 0x8927
 IFF_UP = 0x1
+
+OFFLOADS = (  # the best that the kernel takes; USO came with Linux 6.2
+    TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6,
+    TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6,
+    TUN_F_CSUM,
+    0,
+)
+MAX_SEGMENT = 0xFFFF - 40 - 60  # what longest headers leave of the longest IPv6 packet
+LONGEST = ETHERNET_HEADER + VLAN_TAG + 40 + 0xFFFF  # octets of a frame that holds one
 
 _NAME_LIMIT = 15  # IFNAMSIZ without its final zero
 _FLAGS = struct.Struct("16sH22x")  # struct ifreq, 40 octets
@@ -84,13 +105,21 @@ class Tap(Wire):
         mtu: set the interface's MTU to this many octets; None leaves it, and uses what it is.
         mac: our hardware address (not the kernel's), random if not given.
         up: bring the interface up.
+        offload: let the kernel and us exchange unfinished checksums and super-segments, as far as
+            the kernel can; False makes every frame one that a real cable could carry.
 
     Raises:
         ValueError: *name* or *mac* cannot be one.
     """
 
     def __init__(
-        self, name: str, *, mtu: int | None = None, mac: bytes | None = None, up: bool = False
+        self,
+        name: str,
+        *,
+        mtu: int | None = None,
+        mac: bytes | None = None,
+        up: bool = False,
+        offload: bool = True,
     ) -> None:
         octets = name.encode()
         if (
@@ -111,6 +140,8 @@ class Tap(Wire):
         self.mtu = 1500 if mtu is None else mtu
         self._wanted_mtu = mtu
         self._up = up
+        self._wants_offload = offload
+        self._has_virtio = False
         self._counts = _Counters()
         self._was_used = False
         self._fd = -1
@@ -144,14 +175,17 @@ class Tap(Wire):
 
     def _open(self) -> int:
         """A descriptor of the device, with `name` and `mtu` as the kernel has them now."""
+        fd = self._open_device()
         try:
-            fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as exc:
-            raise WireError(f"tap {self.name}: {self._advice(exc, DEVICE)}") from exc
-        try:
-            request = bytearray(_FLAGS.pack(self.name.encode(), IFF_TAP | IFF_NO_PI))
-            fcntl.ioctl(fd, TUNSETIFF, request)
-            self.name = request[:16].rstrip(b"\0").decode()
+            features = struct.unpack("I", fcntl.ioctl(fd, TUNGETFEATURES, bytes(4)))[0]
+            self._attach(fd, IFF_VNET_HDR if self._wants_offload else 0, features)
+            if self._wants_offload and features & IFF_VNET_HDR and not self._start_offload(fd):
+                os.close(fd)  # a descriptor keeps its device, and the header, to the end
+                fd = self._open_device()
+                self._attach(fd, 0, features)
+            if not self._has_virtio:
+                # A device that was made before may have them on from its last user.
+                fcntl.ioctl(fd, TUNSETOFFLOAD, 0)
             self._configure()
         except OSError as exc:
             os.close(fd)
@@ -160,6 +194,35 @@ class Tap(Wire):
             os.close(fd)
             raise
         return fd
+
+    def _open_device(self) -> int:
+        try:
+            return os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            raise WireError(f"tap {self.name}: {self._advice(exc, DEVICE)}") from exc
+
+    def _attach(self, fd: int, wanted: int, features: int) -> None:
+        flags = IFF_TAP | IFF_NO_PI | (wanted & features)
+        request = bytearray(_FLAGS.pack(self.name.encode(), flags))
+        fcntl.ioctl(fd, TUNSETIFF, request)
+        self.name = request[:16].rstrip(b"\0").decode()
+
+    def _start_offload(self, fd: int) -> bool:
+        """Agree with the kernel on what is left undone; False if there is no agreement."""
+        try:
+            fcntl.ioctl(fd, TUNSETVNETHDRSZ, struct.pack("i", virtio.LENGTH))
+        except OSError:
+            return False
+        for offloads in OFFLOADS:
+            try:
+                fcntl.ioctl(fd, TUNSETOFFLOAD, offloads)
+            except OSError:
+                continue
+            # What the kernel takes from us does not depend on what we take from it.
+            self._has_virtio = self.checksum_offload = True
+            self.max_segment = MAX_SEGMENT
+            return True
+        return False
 
     def _configure(self) -> None:
         """Set what the user asked for on the kernel's side, and learn the rest."""
@@ -200,24 +263,13 @@ class Tap(Wire):
         return exc.strerror or str(exc)
 
     async def _receive(self, fd: int, port: WirePort) -> None:
+        take = self._take_virtio if self._has_virtio else self._take_plain
         counts = self._counts
-        # Two octets more show that a frame was cut off: the MTU may grow while we run.
-        longest = ETHERNET_HEADER + VLAN_TAG + self.mtu
-        size = longest + 2
-        read = os.read
         while True:
             await trio.lowlevel.wait_readable(fd)
             frames: list[Frame] = []
             try:
-                for _ in range(BURST):
-                    octets = read(fd, size)
-                    if ETHERNET_HEADER <= len(octets) <= longest:
-                        counts.octets_received += len(octets)
-                        frames.append(Frame(octets))
-                    elif len(octets) > longest:
-                        counts.too_long += 1
-                    else:
-                        counts.malformed += 1
+                take(fd, frames)
             except BlockingIOError:
                 pass
             except OSError as exc:
@@ -230,6 +282,56 @@ class Tap(Wire):
                 counts.frames_received += len(frames)
                 port.deliver(frames)
 
+    def _take_plain(self, fd: int, frames: list[Frame]) -> None:
+        """Add a burst to *frames*.
+
+        Raises:
+            OSError: the device failed, or is empty (BlockingIOError).
+        """
+        counts = self._counts
+        # Two octets more show that a frame was cut off: the MTU may grow while we run.
+        longest = ETHERNET_HEADER + VLAN_TAG + self.mtu
+        size = longest + 2
+        read = os.read
+        for _ in range(BURST):
+            octets = read(fd, size)
+            if ETHERNET_HEADER <= len(octets) <= longest:
+                counts.octets_received += len(octets)
+                frames.append(Frame(octets))
+            elif len(octets) > longest:
+                counts.too_long += 1
+            else:
+                counts.malformed += 1
+
+    def _take_virtio(self, fd: int, frames: list[Frame]) -> None:
+        """The same with virtio headers.
+
+        Raises:
+            OSError: the device failed, or is empty (BlockingIOError).
+        """
+        counts = self._counts
+        read = os.read
+        longest = virtio.LENGTH + LONGEST
+        shortest = virtio.LENGTH + ETHERNET_HEADER
+        octets_left = BURST_OCTETS
+        for _ in range(BURST):
+            octets = read(fd, longest + 1)
+            size = len(octets)
+            octets_left -= size
+            if shortest <= size <= longest:
+                try:
+                    frames += virtio.decode(octets)
+                except HeaderError:
+                    counts.malformed += 1
+                else:
+                    counts.octets_received += size - virtio.LENGTH
+            elif size > longest:
+                counts.too_long += 1
+            else:
+                counts.malformed += 1
+            if octets_left <= 0:
+                return
+
     def send(self, frames: Sequence[Frame]) -> int:
         """Take frames for the wire; see `zttrio.abc.Wire`."""
         counts = self._counts
@@ -240,25 +342,36 @@ class Tap(Wire):
         if self._is_blocked:
             return 0
         for taken, frame in enumerate(frames):
+            if self._has_virtio:
+                try:
+                    front = virtio.encode(frame)
+                except HeaderError:
+                    pass  # what only software can cut, or nobody
+                else:
+                    if not self._write(fd, frame, front):
+                        return taken
+                    continue
             pieces: Sequence[Frame] = (frame,)
             if frame.gso_size or frame.checksum == CHECKSUM_PARTIAL:
-                try:  # we ask for neither, but nothing unfinished may leave
+                try:  # nothing unfinished may leave
                     pieces = split(frame, self.mtu)
                 except (HeaderError, ValueError):
                     counts.malformed += 1
                     continue
             for piece in pieces:
-                if not self._write(fd, piece):
+                if not self._write(fd, piece, virtio.PLAIN if self._has_virtio else b""):
                     if len(pieces) == 1:
                         return taken
                     counts.send_errors += 1  # other pieces have gone: no way back
         return len(frames)
 
-    def _write(self, fd: int, frame: Frame) -> bool:
-        """Write one frame; False if it has to wait."""
+    def _write(self, fd: int, frame: Frame, front: bytes) -> bool:
+        """Write one frame behind *front*; False if it has to wait."""
         counts = self._counts
         try:
-            if frame.payload:
+            if front:
+                written = os.writev(fd, (front, frame.header, frame.payload)) - len(front)
+            elif frame.payload:
                 written = os.writev(fd, (frame.header, frame.payload))
             else:
                 written = os.write(fd, frame.header)
