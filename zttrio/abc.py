@@ -46,6 +46,9 @@ class Wire(ABC):
         checksum_offload: True if `send` takes frames with CHECKSUM_PARTIAL.
         configures_addresses: True if addresses are chosen on the wire without configuration when
             the user gives none (RFC 3927's method).
+        ipv6_prefix: with `configures_addresses`, 16 octets of the /64 that the wire's stations
+            choose IPv6 addresses in, or None.
+        has_unique_macs: True if the wire sees to it that no two stations have the same *mac*.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Wire(ABC):
     max_segment: int = 0
     checksum_offload: bool = False
     configures_addresses: bool = False
+    ipv6_prefix: bytes | None = None
+    has_unique_macs: bool = False
 
     @abstractmethod
     async def run(self, port: WirePort, *, task_status: trio.TaskStatus[None] = ...) -> None:

@@ -70,9 +70,17 @@ class Config:
     ephemeral_ports: tuple[int, int] = (32768, 60999)
     """First and last port for those who ask for none; Linux's ip_local_port_range."""
     congestion: str = attrs.field(
-        default="newreno", validator=attrs.validators.in_(("newreno", "cubic"))
+        default="cubic", validator=attrs.validators.in_(("newreno", "cubic"))
     )
-    """Congestion control: RFC 6582 or RFC 9438."""
+    """Congestion control: RFC 6582 or RFC 9438; Linux's default, too, is CUBIC."""
+    ecn: str = attrs.field(
+        default="accept", validator=attrs.validators.in_(("off", "accept", "request"))
+    )
+    """Explicit congestion notification (RFC 3168): never, if the peer asks (Linux), or always."""
+    syn_cookies: bool = True
+    """Answer SYNs without keeping anything when the SYN queue is full (RFC 4987 3.6)."""
+    mtu_probing: bool = True
+    """Try smaller segments when large ones vanish, and larger ones later (RFC 4821)."""
 
     # udp
     udp_receive_buffer: int = attrs.field(default=212_992, validator=_positive)
@@ -105,6 +113,8 @@ class Config:
     """Packets that wait for one neighbor's address; Linux's unres_qlen of full frames."""
 
     # ipv6
+    ipv6: bool = True
+    """Take part in IPv6, where the wire's MTU allows it (RFC 8200 5 asks for 1280 octets)."""
     dad_transmits: int = attrs.field(default=1, validator=_not_negative)
     """Probes for duplicates of an IPv6 address; RFC 4862 5.1 DupAddrDetectTransmits."""
     accept_router_advertisements: bool = True

@@ -21,6 +21,7 @@ from .forward import splice_with
 from .header.address import ip_text, mac_text, packed
 from .resolve import Resolver
 from .socket import Socket, make_socket
+from .stack.claim import ANNOUNCING, BOUND
 from .stack.stack import Stack
 from .stack.tcp.state import TIME_WAIT
 from .status import ConnectionStatus, SocketStatus, Status
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .abc import Instrument, Wire
+    from .stack.claim import Claim
 
 __all__ = ["Network"]
 
 Interface = IPv4Interface | IPv6Interface
+
+IPV6_MTU = 1280  # RFC 8200 5
 
 
 class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
@@ -83,6 +87,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self._exit_stack: AsyncExitStack | None = None
         self._background: trio.Nursery | None = None
         self._was_used = False
+        self._claim: Claim | None = None
 
     # life
 
@@ -95,25 +100,29 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             stack.callback(self._driver.close)
             await background.start(self._driver.run_wire)
             wire = self._wire
-            self._driver.attach(
-                Stack(
-                    mac=wire.mac,
-                    mtu=wire.mtu,
-                    rng=self._rng,
-                    config=self.config,
-                    max_segment=wire.max_segment,
-                    checksum_offload=wire.checksum_offload,
-                )
+            network_stack = Stack(
+                mac=wire.mac,
+                mtu=wire.mtu,
+                rng=self._rng,
+                config=self.config,
+                max_segment=wire.max_segment,
+                checksum_offload=wire.checksum_offload,
+                has_unique_mac=wire.has_unique_macs,
             )
+            self._driver.attach(network_stack)
+            self._resolver.order = network_stack.order_destinations
             now = trio.current_time()
             for interface in self._requested:
                 self._driver.stack.add_address(interface, now)
             if not self._requested and wire.configures_addresses:
-                self._driver.stack.claim_address(now)
+                self._claim = self._driver.stack.claim_address(now)
+            if self.config.ipv6 and wire.mtu >= IPV6_MTU:
+                chooses = not self._requested and wire.configures_addresses
+                network_stack.start_ipv6(now, wire.ipv6_prefix if chooses else None)
             background.start_soon(self._driver.run)
             background.start_soon(self._driver.run_timers)
             self._driver.flush()
-            if self.name is not None and self._interfaces():
+            if self.name is not None and self._is_online():
                 self._publish(self.name)
             elif self.name is not None:
                 background.start_soon(self._publish_when_online, self.name)
@@ -140,17 +149,20 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self._publish(name)
 
     def _publish(self, name: str) -> None:
-        self._wire.publish(name, [interface.ip.packed for interface in self._interfaces()])
+        # Not those that are worth nothing without a scope.
+        useful = [i.ip for i in self._interfaces() if i.version == 4 or not i.ip.is_link_local]
+        self._wire.publish(name, [address.packed for address in useful])
 
     @property
     def addresses(self) -> tuple[Interface, ...]:
-        """The addresses we have now, in the order they were added."""
+        """The addresses we have now: IPv4, then IPv6, then IPv6 link-local ones."""
         self._check_open()
         return self._interfaces()
 
     async def wait_online(self) -> tuple[Interface, ...]:
         """Wait until we have an address on the wire, and return all of them.
 
+        Link-local addresses do not count, unless choosing one is the wire's way.
         Cancelling loses nothing.
 
         Raises:
@@ -159,13 +171,28 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """
         self._check_open()
         await trio.lowlevel.checkpoint()
-        while not self._driver.stack.addresses:
+        while not self._is_online():
             self._driver.check()
             await self._driver.wait_changed()
         return self._interfaces()
 
+    def _is_online(self) -> bool:
+        """An address is ours; a link-local one counts only if that is what we asked for."""
+        if self._claim is not None:
+            return self._claim.state in (ANNOUNCING, BOUND)
+        return any(not interface.ip.is_link_local for interface in self._driver.stack.addresses)
+
     def _interfaces(self) -> tuple[Interface, ...]:
-        return tuple(self._driver.stack.addresses)
+        # People copy the first one, so IPv4 comes first and what needs a scope last.
+        return tuple(
+            sorted(
+                self._driver.stack.addresses,
+                key=lambda interface: (
+                    interface.version == 6 and interface.ip.is_link_local,
+                    interface.version,
+                ),
+            )
+        )
 
     def _check_open(self) -> None:
         if self._exit_stack is None:

@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import socket as kernel
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from .header.address import ip_text, is_link_local, packed
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from .abc import Wire
 
 __all__ = ["Resolver"]
 
-_LOOPBACK = ("::1", "127.0.0.1")
+_LOOPBACK = (packed("::1"), packed("127.0.0.1"))
+_SCOPE = "%1"  # of link-local addresses: a Network has one interface
 _NO_NAME = "name or service not known on this network"
 
 
 class Resolver:
-    """Answers without asking anybody outside the wire, so no name leaks to another network."""
+    """Answers without asking anybody outside the wire, so no name leaks to another network.
+
+    Attributes:
+        order: puts packed addresses in the order to try them in; the stack's, once there is one.
+    """
 
     def __init__(self, wire: Wire, name: str | None) -> None:
         self._wire = wire
         self._own_name = name
+        self.order: Callable[[Iterable[bytes]], list[bytes]] = list
 
     def lookup(self, host: str) -> list[str]:
-        """Every address of *host*, literals as they are; empty if nobody has that name."""
+        """Every address of *host*, the best to try first; empty if nobody has that name."""
+        literal, _, scope = host.partition("%")
         try:
-            return [str(ip_address(host.partition("%")[0])) + "".join(host.partition("%")[1:])]
+            return [_text(packed(literal), scope)]
         except ValueError:
             pass
         name = host.rstrip(".").lower()
-        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 6.3
-            return list(_LOOPBACK)
-        name = name.removesuffix(".local")
-        if self._own_name is not None and name == self._own_name.lower():
-            return list(_LOOPBACK)
-        return [str(ip_address(address)) for address in self._wire.lookup(name)]
+        found: Iterable[bytes]
+        if (
+            name == "localhost"
+            or name.endswith(".localhost")
+            or (
+                self._own_name is not None and name.removesuffix(".local") == self._own_name.lower()
+            )
+        ):  # RFC 6761 6.3
+            found = _LOOPBACK
+        else:
+            found = self._wire.lookup(name.removesuffix(".local"))
+        return [_text(address) for address in self.order(found)]
 
     def getaddrinfo(
         self,
@@ -78,3 +94,11 @@ class Resolver:
         if flags & kernel.NI_NAMEREQD:
             raise kernel.gaierror(kernel.EAI_NONAME, f"{sockaddr[0]}: {_NO_NAME}")
         return kernel.getnameinfo(sockaddr, flags | kernel.NI_NUMERICHOST | kernel.NI_NUMERICSERV)
+
+
+def _text(address: bytes, scope: str = "") -> str:
+    text = ip_text(address)
+    if scope and len(address) == 4:
+        raise ValueError(f"address {text}%{scope}: IPv4 has no scopes")
+    # Which interface it is does not matter, there is only one; that it is one does.
+    return text + _SCOPE if len(address) == 16 and is_link_local(address) else text

@@ -15,10 +15,12 @@ from zttrio import Network
 from zttrio.socket import DatagramSocket, StreamSocket
 from zttrio.testing import Lab
 
-from .conftest import open_pair
+from .conftest import address_family, host_of, open_pair, wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.usefixtures("family")
 
 STEPS = 200  # far more than any of the operations has; reaching it fails the test
 
@@ -65,7 +67,7 @@ async def echo(stream: trio.SocketStream) -> None:
 async def test_cancelling_open_tcp_stream(autojump_clock: trio.testing.MockClock) -> None:
     async with open_pair() as pair:
         async with trio.open_nursery() as nursery:
-            (listener,) = await pair.b.open_tcp_listeners(0, host="0.0.0.0")
+            (listener,) = await pair.b.open_tcp_listeners(0, host=wildcard())
             nursery.start_soon(trio.serve_listeners, echo, [listener])
             port = listener.socket.getsockname()[1]
 
@@ -85,7 +87,7 @@ async def test_cancelling_connect_accept_send_and_receive(
 
         async def operation() -> None:
             async with trio.open_nursery() as nursery:
-                (listener,) = await pair.b.open_tcp_listeners(0, host="0.0.0.0")
+                (listener,) = await pair.b.open_tcp_listeners(0, host=wildcard())
                 nursery.start_soon(trio.serve_listeners, echo, [listener])
                 port = listener.socket.getsockname()[1]
                 async with await pair.a.open_tcp_stream(pair.b_host, port) as stream:
@@ -105,7 +107,7 @@ async def test_cancelling_accept_loses_no_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_pair() as pair:
-        (listener,) = await pair.b.open_tcp_listeners(0, host="0.0.0.0")
+        (listener,) = await pair.b.open_tcp_listeners(0, host=wildcard())
         port = listener.socket.getsockname()[1]
         clients = [await pair.a.open_tcp_stream(pair.b_host, port) for _ in range(3)]
         accepted: list[trio.SocketStream] = []
@@ -150,13 +152,13 @@ async def test_cancelling_datagram_calls_loses_nothing(
         received: list[bytes] = []
 
         async def operation() -> None:
-            sock = await pair.a.open_udp_socket()
+            sock = await pair.a.open_udp_socket(0, host=wildcard())
             with sock:
                 await sock.sendto(b"lost", (pair.b_host, 9))
 
         await cancel_everywhere(operation)
-        receiver = await pair.b.open_udp_socket(5353)
-        sender = await pair.a.open_udp_socket()
+        receiver = await pair.b.open_udp_socket(5353, host=wildcard())
+        sender = await pair.a.open_udp_socket(0, host=wildcard())
         for number in range(3):
             await sender.sendto(bytes([number]), (pair.b_host, 5353))
 
@@ -239,7 +241,7 @@ async def test_cancelling_what_opens_and_serves(
     async with open_pair() as pair:
 
         async def listen() -> None:
-            for listener in await pair.a.open_tcp_listeners(7):
+            for listener in await pair.a.open_tcp_listeners(7, host=wildcard()):
                 listener.socket.close()  # not aclose: a checkpoint in between is no news
 
         async def serve() -> None:
@@ -253,7 +255,7 @@ async def test_cancelling_what_opens_and_serves(
                 nursery.cancel_scope.cancel()
 
         async def bind() -> None:
-            (await pair.a.open_udp_socket(7)).close()
+            (await pair.a.open_udp_socket(7, host=wildcard())).close()
 
         for operation in (listen, serve, forward, bind):
             assert await cancel_everywhere(operation) >= 1
@@ -266,11 +268,11 @@ async def test_cancelling_every_call_of_a_stream_socket(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_pair() as pair, trio.open_nursery() as nursery:
-        (listener,) = await pair.b.open_tcp_listeners(7, host="0.0.0.0")
+        (listener,) = await pair.b.open_tcp_listeners(7, host=wildcard())
         nursery.start_soon(trio.serve_listeners, echo, [listener])
 
         async def talk() -> None:
-            with pair.a.socket() as sock:
+            with pair.a.socket(address_family()) as sock:
                 await sock.bind(("", 0))
                 await sock.connect((pair.b_host, 7))
                 await sock.wait_writable()
@@ -296,7 +298,7 @@ async def test_cancelling_every_call_of_a_datagram_socket(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_pair() as pair, trio.open_nursery() as nursery:
-        server = await pair.b.open_udp_socket(7)
+        server = await pair.b.open_udp_socket(7, host=wildcard())
 
         async def answer() -> None:
             while True:
@@ -306,7 +308,7 @@ async def test_cancelling_every_call_of_a_datagram_socket(
         nursery.start_soon(answer)
 
         async def talk() -> None:
-            with pair.a.socket(type=SOCK_DGRAM) as sock:
+            with pair.a.socket(address_family(), SOCK_DGRAM) as sock:
                 await sock.bind(("", 0))
                 await sock.connect((pair.b_host, 7))
                 await sock.wait_writable()
@@ -333,9 +335,9 @@ async def test_cancelling_the_network_itself(autojump_clock: trio.testing.MockCl
     lab = Lab(seed=3)
     async with lab.network("server") as server:
         await server.wait_online()
-        host = str(server.addresses[0].ip)
+        host = host_of(server)
         async with trio.open_nursery() as nursery:
-            (listener,) = await server.open_tcp_listeners(7, host="0.0.0.0")
+            (listener,) = await server.open_tcp_listeners(7, host=wildcard())
             nursery.start_soon(trio.serve_listeners, echo, [listener])
 
             async def operation() -> None:

@@ -14,7 +14,7 @@ import trio.testing
 
 from zttrio.forward import splice_with
 
-from .conftest import Pair, open_pair
+from .conftest import Pair, open_pair, wildcard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,9 +26,9 @@ RESET = struct.pack("@ii", 1, 0)
 async def open_chain() -> AsyncGenerator[tuple[Pair, trio.SocketListener]]:
     """Clients of a's port 80 end up at a listener on b."""
     async with open_pair() as pair, trio.open_nursery() as nursery:
-        (target,) = await pair.b.open_tcp_listeners(8080, host="0.0.0.0")
+        (target,) = await pair.b.open_tcp_listeners(8080, host=wildcard())
         connect = partial(pair.a.open_tcp_stream, pair.b_host, 8080)
-        await nursery.start(partial(pair.a.serve_tcp, splice_with(connect), 80, host="0.0.0.0"))
+        await nursery.start(partial(pair.a.serve_tcp, splice_with(connect), 80, host=wildcard()))
         yield pair, target
         nursery.cancel_scope.cancel()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import random
+from functools import partial
+from ipaddress import ip_address
 
 import attrs
 import pytest
@@ -14,7 +16,9 @@ import trio.testing
 from zttrio import Config
 from zttrio.testing import Link
 
-from .conftest import QUICK, open_pair
+from .conftest import QUICK, elsewhere, loopback, open_pair, wildcard
+
+pytestmark = pytest.mark.usefixtures("family")
 
 SMALL = attrs.evolve(QUICK, send_buffer=20_000, receive_buffer=20_000)
 
@@ -145,27 +149,22 @@ async def test_an_address_that_is_nobody_s_is_unreachable(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with open_pair() as pair:
-        address = pair.a.addresses[0]
-        silent = next(
-            str(host)
-            for host in address.network.hosts()
-            if host not in (address.ip, pair.b.addresses[0].ip)
-        )
+        silent = str(ip_address(pair.b_host) + 1000)
         started = trio.current_time()
         with pytest.raises(OSError) as caught:
             await pair.a.open_tcp_stream(silent, 7)
         assert caught.value.errno == errno.EHOSTUNREACH
         assert trio.current_time() - started == pytest.approx(3.0, abs=0.1)
         with pytest.raises(OSError) as caught:
-            await pair.a.open_tcp_stream("203.0.113.1", 7)
+            await pair.a.open_tcp_stream(elsewhere(), 7)
         assert caught.value.errno == errno.ENETUNREACH
         await pair.check_nothing_is_left()
 
 
 async def test_loopback_works_without_the_wire(autojump_clock: trio.testing.MockClock) -> None:
     async with open_pair() as pair:
-        (listener,) = await pair.a.open_tcp_listeners(7000, host="127.0.0.1")
-        for host in ("127.0.0.1", "localhost"):
+        (listener,) = await pair.a.open_tcp_listeners(7000, host=loopback())
+        for host in (loopback(), "localhost"):
             one = await pair.a.open_tcp_stream(host, 7000)
             other = await listener.accept()
             await one.send_all(b"hello")
@@ -175,7 +174,7 @@ async def test_loopback_works_without_the_wire(autojump_clock: trio.testing.Mock
             await other.aclose()
         await listener.aclose()
         with pytest.raises(ConnectionRefusedError):
-            await pair.b.open_tcp_stream("127.0.0.1", 7000)
+            await pair.b.open_tcp_stream(loopback(), 7000)
         await pair.check_nothing_is_left()
 
 
@@ -198,7 +197,7 @@ async def test_serve_tcp_serves_many_at_once(autojump_clock: trio.testing.MockCl
                 replies.append(reply)
 
         async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(pair.b.serve_tcp, echo, 0)
+            listeners = await nursery.start(partial(pair.b.serve_tcp, echo, 0, host=wildcard()))
             port = listeners[0].socket.getsockname()[1]
             async with trio.open_nursery() as clients:
                 for number in range(50):
@@ -217,7 +216,7 @@ async def test_a_handler_that_raises_ends_its_service(
     async with open_pair() as pair:
         with pytest.RaisesGroup(KeyError, flatten_subgroups=True):
             async with trio.open_nursery() as nursery:
-                listeners = await nursery.start(pair.b.serve_tcp, fail, 0)
+                listeners = await nursery.start(partial(pair.b.serve_tcp, fail, 0, host=wildcard()))
                 port = listeners[0].socket.getsockname()[1]
                 await pair.a.open_tcp_stream(pair.b_host, port)
                 await trio.sleep_forever()
@@ -227,7 +226,7 @@ async def test_ping_takes_a_round_trip(autojump_clock: trio.testing.MockClock) -
     async with open_pair(link=Link(delay=0.01)) as pair:
         await pair.a.ping(pair.b_host)  # the first one also asks for the hardware address
         assert await pair.a.ping(pair.b_host) == pytest.approx(0.04, rel=0.01)
-        assert await pair.a.ping("127.0.0.1") == pytest.approx(0, abs=1e-6)
+        assert await pair.a.ping(loopback()) == pytest.approx(0, abs=1e-6)
 
 
 async def test_config_bounds_what_a_slow_reader_costs(

@@ -51,4 +51,6 @@ def make_socket(
             errno.EPROTONOSUPPORT, f"socket: protocol {proto} does not go with type {type}"
         )
     driver.check()
+    if family == kernel.AF_INET6 and not driver.stack.has_ipv6:
+        raise OSError(errno.EAFNOSUPPORT, "socket: this Network has no IPv6 (MTU or Config.ipv6)")
     return chosen(driver, resolver, family)

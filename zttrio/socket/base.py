@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import trio
 
-from zttrio.header.address import ip_text, packed
+from zttrio.header.address import ip_text, is_link_local, packed
 
 from .options import Options
 from .standin import Nothing, StandIn
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Socket"]
 
 _WILDCARD = {kernel.AF_INET: "0.0.0.0", kernel.AF_INET6: "::"}  # noqa: S104 - our own network's
+SCOPE = 1  # sin6_scope_id of link-local addresses: a Network has one interface
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 
 
@@ -208,7 +209,8 @@ class Socket(trio.socket.SocketType):
         if self._family == kernel.AF_INET6:
             if address is not None and len(address) == 4:
                 text = f"::ffff:{text}"
-            return (text, port, 0, 0)
+            is_scoped = address is not None and len(address) == 16 and is_link_local(address)
+            return (text, port, 0, SCOPE if is_scoped else 0)
         return (text, port)
 
     def getsockname(self) -> Any:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 import trio.testing
 
+from zttrio.config import Config
 from zttrio.network import Network
 from zttrio.wire.memory import FrameRecord, MemorySegment
 from zttrio.wire.name import station_name
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from zttrio.abc import Instrument
-    from zttrio.config import Config
     from zttrio.wire.link import Link
 
 __all__ = ["Lab"]
@@ -37,6 +37,7 @@ T = TypeVar("T")
 TRACE_LENGTH = 4096  # records kept unless asked for more; a few megabytes, arbitrary
 REPORTED = 40  # records in a report; a screenful
 PREFIX = IPv4Network("10.0.0.0/16")
+PREFIX6 = IPv6Network("fd6c:6162::/64")  # RFC 4193, "lab" in ASCII
 
 
 class Lab:
@@ -126,11 +127,13 @@ class Lab:
 
         Args:
             name: its name.
-            addresses: as for `Network`; one in 10.0.0.0/16 if not given.
+            addresses: as for `Network`; if not given, one in 10.0.0.0/16 and one in fd6c:6162::/64
+                with the same number.
             link: both directions of its cable, instead of the lab's.
             up: the direction from the host to the switch, instead of *link*.
             down: the direction from the switch to the host, instead of *link*.
-            config: as for `Network`.
+            config: as for `Network`; the default does not spend the first seconds on looking for
+                duplicates of the IPv6 address.
             instruments: as for `Network`.
 
         Raises:
@@ -145,13 +148,11 @@ class Lab:
                     wire=wire,
                     addresses=self._addresses(name) if addresses is None else addresses,
                     name=name,
-                    config=config,
+                    config=Config(dad_transmits=0) if config is None else config,
                     instruments=instruments,
                     rng=wire.rng,
                 )
                 async with network:
-                    # The Network does this in a task of its own; here names are there at once.
-                    wire.publish(name, [interface.ip.packed for interface in network.addresses])
                     self._networks[name] = network
                     try:
                         yield network
@@ -163,7 +164,7 @@ class Lab:
 
     def _addresses(self, name: str) -> list[str]:
         number = self._numbers.setdefault(name, len(self._numbers) + 1)
-        return [str(IPv4Interface((PREFIX[number], PREFIX.prefixlen)))]
+        return [f"{prefix[number]}/{prefix.prefixlen}" for prefix in (PREFIX, PREFIX6)]
 
     # faults
 

@@ -11,6 +11,7 @@ The kernel keeps only a few datagrams per socket (``net.unix.max_dgram_qlen``, o
 from __future__ import annotations
 
 import errno
+import hashlib
 import secrets
 import socket
 from collections import OrderedDict
@@ -101,6 +102,7 @@ class HostSegment(Wire):
 
     checksum_offload = True
     configures_addresses = True
+    has_unique_macs = True  # two cannot bind the same socket
 
     def __init__(
         self,
@@ -170,6 +172,7 @@ class HostSegment(Wire):
         for _ in range(LOCK_ATTEMPTS):
             if folder.bind(sock, self.mac):
                 self.name = f"host segment {folder.path}"
+                self.ipv6_prefix = _unique_local_prefix(str(folder.path))
                 return
             await trio.sleep(LOCK_RETRY)
         raise WireError(
@@ -380,6 +383,11 @@ class HostSegment(Wire):
             OSError: no descriptor is free to ask whether that station still lives.
         """
         return [] if self._folder is None else list(self._folder.read_name(name))
+
+
+def _unique_local_prefix(cable: str) -> bytes:
+    """The same unique local /64 (RFC 4193) for all stations of a cable, another for each cable."""
+    return b"\xfd" + hashlib.blake2b(cable.encode(), digest_size=7).digest() + bytes(8)
 
 
 def _datagram_socket() -> socket.socket:

@@ -437,6 +437,7 @@ class MemoryWire(Wire):
         self.max_segment = segment.max_segment
         self.checksum_offload = segment.checksum_offload
         self.configures_addresses = segment.configures_addresses
+        self.has_unique_macs = True  # `attach` refuses a second one
         self.up = up
         self.down = down
         self.rng = rng
