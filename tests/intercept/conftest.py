@@ -24,13 +24,20 @@ from zttrio.tap import service
 from zttrio.wire import HostSegment
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from zttrio.abc import Wire
     from zttrio.intercept.policy import Policy
     from zttrio.tap.service import TapService
 
 ISOLATED = ("unshare", "--net", "--")
+
+
+async def until(condition: Callable[[], bool], within: float = 20) -> None:
+    """Return when *condition* holds: what happens in another process gives no event here."""
+    with trio.fail_after(within):
+        while not condition():  # noqa: ASYNC110 - see above
+            await trio.sleep(0.02)
 
 
 @attrs.define
@@ -118,16 +125,14 @@ class Host:
 
     async def wait_listening(self, port: int, program: Program | None = None) -> None:
         """Return when somebody accepts connections at *port* here."""
-        with trio.fail_after(15):
-            while True:
-                if program is not None and program.process.returncode is not None:
-                    pytest.fail(f"the program ended:\n{program.output()}")
-                if any(
-                    listener.local[1] == port
-                    for listener in self.network._driver.stack.tcp.listeners()
-                ):
-                    return
-                await trio.sleep(0.02)
+
+        def is_listening() -> bool:
+            if program is not None and program.process.returncode is not None:
+                pytest.fail(f"the program ended:\n{program.output()}")
+            listeners = self.network._driver.stack.tcp.listeners()
+            return any(listener.local[1] == port for listener in listeners)
+
+        await until(is_listening)
 
 
 @attrs.define
