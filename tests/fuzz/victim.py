@@ -11,7 +11,7 @@ from zttrio.header import arp
 from zttrio.header.address import packed
 from zttrio.header.ethernet import ETHERTYPE_ARP, EthernetHeader
 from zttrio.header.frame import Frame
-from zttrio.stack import neighbor, routers, selection
+from zttrio.stack import membership, neighbor, routers, selection
 from zttrio.stack.counters import (
     ARP_OUTCOMES,
     FRAME_OUTCOMES,
@@ -21,6 +21,7 @@ from zttrio.stack.counters import (
     LINK_OUTCOMES,
     UDP_OUTCOMES,
 )
+from zttrio.stack.groups import GROUP_LIMIT
 from zttrio.stack.ip import ERROR_LIMIT, LOOPBACK_LIMIT, OUTBOX_LIMIT, PATH_LIMIT
 from zttrio.stack.path import MTU_LIMIT
 from zttrio.stack.stack import Stack
@@ -72,6 +73,7 @@ LIMITS = {
     "addresses": 3 + routers.MAX_ADDRESSES,
     "addresses being verified": 2 + routers.MAX_ADDRESSES,
     "groups": 6 + routers.MAX_ADDRESSES,
+    "reports of membership": 2 * (membership.CHANGE_LIMIT + GROUP_LIMIT),
     "pings": 1,
     "ports": 8,
     # one for each connection, half-open connection and TIME_WAIT, stale ones, and a few tables

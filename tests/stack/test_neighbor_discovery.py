@@ -374,7 +374,7 @@ def probes(host: Host, until: float) -> list[tuple[float, Sent6]]:
     """When which solicitations are sent."""
     found: list[tuple[float, Sent6]] = []
     while (due := host.stack.next_timer()) is not None and due <= until:
-        found += [(host.now, six) for six in discovery(host.at(due))]
+        found += [(host.now, six) for six in discovery(host.at(max(due, host.now)))]
     host.at(until)
     return found
 

@@ -55,7 +55,7 @@ def routes(host: Host6) -> set[str]:
 def solicitations(host: Host, until: float) -> list[tuple[float, Sent6]]:
     found: list[tuple[float, Sent6]] = []
     while (due := host.stack.next_timer()) is not None and due <= until:
-        for sent in host.at(due):
+        for sent in host.at(max(due, host.now)):
             six = apart(sent)
             if six.kind == icmpv6.ROUTER_SOLICITATION:
                 found.append((host.now, six))

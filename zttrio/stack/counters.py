@@ -179,6 +179,13 @@ class Counters:
     tcp_tail_probes: int = 0
     tcp_needless: int = 0  # D-SACKs: the peer had it already
     tcp_undone: int = 0  # recoveries from what turned out to be no loss
+    tcp_marks_in: int = 0  # round trips in which the peer told of congestion marks
+    tcp_black_holes: int = 0  # large segments vanished, so smaller ones were tried
+    tcp_mtu_probes: int = 0
+    tcp_keepalives: int = 0
+    tcp_cookies_out: int = 0
+    tcp_cookies_in: int = 0  # came back and were good
+    tcp_cookies_bad: int = 0
     tcp_window_probes: int = 0
     tcp_after_close: int = 0  # data that came for a program which had closed
     tcp_aborts_unread: int = 0  # closed with unread data, so reset

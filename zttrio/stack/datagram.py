@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from .ports import Binding
     from .udp import UdpLayer
 
-__all__ = ["OVERHEAD", "Datagram", "UdpEndpoint"]
+__all__ = ["MEMBERSHIP_LIMIT", "OVERHEAD", "Datagram", "UdpEndpoint"]
 
 OVERHEAD = 512  # octets charged for keeping a datagram, whatever its size; about what Python needs
+MEMBERSHIP_LIMIT = 20  # groups of one endpoint; Linux's igmp_max_memberships
 
 
 @attrs.define
@@ -58,9 +59,11 @@ class UdpEndpoint(Endpoint):
         receive_queue: octets that wait.
         may_broadcast: sending to a broadcast address is allowed.
         hop_limit: of what is sent to one host; 0 for the default.
-        multicast_hop_limit: of what is sent to multicast groups.
+        multicast_hop_limit: of what is sent to multicast groups; 0 keeps it on this host, and -1 is
+            the default of 1.
         multicast_loop: members on this host get what we send to their group.
         traffic_class: DSCP and ECN of what is sent.
+        memberships: packed addresses of the groups this endpoint has joined.
         is_closed: `close` was called.
     """
 
@@ -75,6 +78,7 @@ class UdpEndpoint(Endpoint):
         "is_closed",
         "local",
         "may_broadcast",
+        "memberships",
         "multicast_hop_limit",
         "multicast_loop",
         "receive_buffer",
@@ -98,6 +102,7 @@ class UdpEndpoint(Endpoint):
         self.multicast_hop_limit = 1
         self.multicast_loop = True
         self.traffic_class = 0
+        self.memberships: set[bytes] = set()
         self.reuse_port = False
         self.is_closed = False
         self._binding: Binding | None = None
@@ -143,6 +148,40 @@ class UdpEndpoint(Endpoint):
         del now
         self._check()
         self._layer.connect(self, remote)
+
+    def join_group(self, group: bytes) -> None:
+        """Receive what is sent to a multicast group; leaving the endpoint leaves the group.
+
+        As on Linux, every endpoint that is bound to the right port then hears the group.
+
+        Args:
+            group: packed.
+
+        Raises:
+            OSError: EINVAL (not a multicast address), EADDRINUSE (joined already), ENOBUFS (20 are
+                joined, or too many by all endpoints together), EBADF.
+        """
+        self._check()
+        if group in self.memberships:
+            raise OSError(errno.EADDRINUSE, f"group {ip_text(group)}: joined already")
+        if len(self.memberships) >= MEMBERSHIP_LIMIT:
+            raise OSError(
+                errno.ENOBUFS, f"group {ip_text(group)}: {MEMBERSHIP_LIMIT} are joined already"
+            )
+        self._layer.groups.join(group)
+        self.memberships.add(group)
+
+    def leave_group(self, group: bytes) -> None:
+        """Take back `join_group`.
+
+        Raises:
+            OSError: EADDRNOTAVAIL (not joined), EBADF.
+        """
+        self._check()
+        if group not in self.memberships:
+            raise OSError(errno.EADDRNOTAVAIL, f"group {ip_text(group)}: not joined")
+        self.memberships.discard(group)
+        self._layer.groups.leave(group)
 
     # data
 
@@ -221,6 +260,9 @@ class UdpEndpoint(Endpoint):
         """Give everything back; once is enough, more does no harm."""
         if not self.is_closed:
             self.is_closed = True
+            for group in self.memberships:
+                self._layer.groups.leave(group)
+            self.memberships.clear()
             self._layer.remove(self)
             self._queue.clear()
             self.receive_queue = 0

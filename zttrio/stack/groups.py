@@ -1,9 +1,12 @@
-"""The multicast groups we are in, and the hardware addresses that we therefore listen to."""
+"""The multicast groups we are in, and the hardware addresses that we therefore listen to.
+
+Telling routers about it is the business of `zttrio.stack.membership`.
+"""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from zttrio.header.address import (
     ALL_NODES,
@@ -17,7 +20,7 @@ from zttrio.header.address import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ALL_HOSTS", "GROUP_LIMIT", "Groups"]
+__all__ = ["ALL_HOSTS", "GROUP_LIMIT", "GroupListener", "Groups"]
 
 ALL_HOSTS = packed("224.0.0.1")
 """Every IPv4 host is a member, always (RFC 1112 section 4)."""
@@ -26,20 +29,32 @@ GROUP_LIMIT = 1024  # groups at once; arbitrary
 _PERMANENT = (ALL_HOSTS, ALL_NODES)
 
 
+class GroupListener(Protocol):
+    """Who hears about changes of membership."""
+
+    def joined(self, group: bytes) -> None:
+        """We have become a member of *group*."""
+
+    def left(self, group: bytes) -> None:
+        """We are no longer a member of *group*."""
+
+
 class Groups:
     """Membership, counted: a group is left when as many leave it as have joined.
 
     Attributes:
+        listeners: who hears about changes, by octets of an address.
         macs: hardware addresses other than our own whose frames are for us.
     """
 
     def __init__(self) -> None:
+        self.listeners: dict[int, GroupListener] = {}
         self._members: dict[bytes, int] = dict.fromkeys(_PERMANENT, 1)
         self.macs: frozenset[bytes] = frozenset()
         self._refresh()
 
-    def join(self, group: bytes) -> bool:
-        """Become a member once more; True if that is news.
+    def join(self, group: bytes) -> None:
+        """Become a member once more.
 
         Raises:
             OSError: EINVAL, not a multicast address; ENOBUFS, GROUP_LIMIT is reached.
@@ -50,26 +65,31 @@ class Groups:
         if not count and len(self._members) >= GROUP_LIMIT:
             raise OSError(errno.ENOBUFS, f"group {ip_text(group)}: {GROUP_LIMIT} are joined")
         self._members[group] = count + 1
-        if count:
-            return False
-        self._refresh()
-        return True
+        if not count:
+            self._refresh()
+            if (listener := self.listeners.get(len(group))) is not None:
+                listener.joined(group)
 
-    def leave(self, group: bytes) -> bool:
-        """Take back one `join`; True if we are no longer a member.
+    def leave(self, group: bytes) -> None:
+        """Take back one `join`.
 
         Raises:
-            OSError: EADDRNOTAVAIL, we are not.
+            OSError: EADDRNOTAVAIL, we are not a member.
         """
         count = self._members.get(group, 0)
         if not count:
             raise OSError(errno.EADDRNOTAVAIL, f"group {ip_text(group)}: not joined")
         if count > 1:
             self._members[group] = count - 1
-            return False
+            return
         del self._members[group]
         self._refresh()
-        return True
+        if (listener := self.listeners.get(len(group))) is not None:
+            listener.left(group)
+
+    def of_family(self, octets: int) -> list[bytes]:
+        """The groups of the family with *octets* octets."""
+        return [group for group in self._members if len(group) == octets]
 
     def __contains__(self, group: bytes) -> bool:
         return group in self._members

@@ -229,6 +229,7 @@ class Ip:
         traffic_class: int = 0,
         dont_fragment: bool = True,
         loop: bool = True,
+        leaves_host: bool = True,
     ) -> None:
         """Send one packet.  Never raises for what the network does: losses are counted.
 
@@ -246,6 +247,7 @@ class Ip:
             dont_fragment: a packet that is too long is dropped and reported as EMSGSIZE to the
                 transport, instead of being cut.
             loop: of a packet to a group: members on this host get it too.
+            leaves_host: of a packet to a group: nobody else does if this is False.
         """
         path = self._paths.get(destination)
         if path is None:
@@ -267,6 +269,7 @@ class Ip:
                 kind == GROUP,
             ),
             loop=loop,
+            leaves_host=leaves_host,
         ):
             return
         length = len(header) + len(payload)
@@ -417,7 +420,7 @@ class Ip:
             "errors": len(self._errors),
         }
 
-    def _send_special(self, path: Path, packet: Packet, *, loop: bool) -> bool:
+    def _send_special(self, path: Path, packet: Packet, *, loop: bool, leaves_host: bool) -> bool:
         """Send *packet* where no neighbor is; True if it has to go to the wire as well."""
         if path.kind == NOWHERE:
             self._counters.ip_out_no_route += 1
@@ -427,12 +430,12 @@ class Ip:
             return False
         is_group = path.kind == GROUP
         if is_group and not (loop and (path.is_broadcast or packet.destination in self._groups)):
-            return True
+            return leaves_host
         if len(self._loopback) >= LOOPBACK_LIMIT:
             self._counters.loopback_full += 1
         else:
             self._loopback.append(packet)
-        return is_group
+        return is_group and leaves_host
 
     def _report(
         self,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zttrio.config import Config
 from zttrio.header import arp as arp_header
 from zttrio.header import ethernet
-from zttrio.header.address import BROADCAST_MAC, is_link_local, solicited_node
+from zttrio.header.address import BROADCAST_MAC, is_link_local, multicast_mac, solicited_node
 from zttrio.header.ethernet import (
     ETHERTYPE_ARP,
     ETHERTYPE_IPV4,
@@ -31,9 +31,11 @@ from .counters import Counters
 from .events import EventQueue
 from .groups import Groups
 from .icmp import Icmp
+from .igmp import Igmp
 from .ip import Ip
 from .ipv4 import Ipv4Input
 from .ipv6 import Ipv6Input
+from .mld import Mld
 from .nd import NeighborDiscovery
 from .neighbor import Neighbors
 from .packet import Packet
@@ -82,8 +84,8 @@ class Stack:
             made from it are used without duplicate address detection (RFC 4862 5.4 allows that).
 
     Attributes:
-        ip, tcp, udp, icmp, neighbors, routes, ports, addresses, groups, claims: the layers and
-            tables.
+        ip, tcp, udp, icmp, igmp, mld, neighbors, routers, routes, ports, addresses, groups, claims,
+            selection: the layers and tables.
         counters: what has happened, by reason.
         timers: all deadlines.
         events: endpoints with something to tell.
@@ -174,10 +176,25 @@ class Stack:
             rng,
         )
         self.icmp.v6.register(nd.KINDS, self._nd)
+        self.igmp = Igmp(
+            self.ip, self, self.addresses, self.groups, self.timers, self.counters, rng
+        )
+        self.mld = Mld(
+            self.icmp.v6,
+            self.ip,
+            self,
+            self.addresses,
+            self.groups,
+            self.timers,
+            self.counters,
+            rng,
+        )
         self._ipv6 = Ipv6Input(
             self.ip, self.addresses, self.groups, self._reassembly, self.icmp, self.counters
         )
-        self.udp = UdpLayer(self.ip, self.icmp, self.ports, self.events, self.counters, config)
+        self.udp = UdpLayer(
+            self.ip, self.icmp, self.ports, self.groups, self.events, self.counters, config
+        )
         self.tcp = TcpLayer(
             self.ip, self.ports, self.timers, self.events, self.counters, config, rng
         )
@@ -391,8 +408,11 @@ class Stack:
         What was queued comes first, then TCP makes segments for the room that is left, so that
         what the wire does not take stays in the send buffers.
         """
+        ip = self.ip
+        outbox = ip.outbox
+        if not outbox and not self.tcp.dirty and ip.is_settled:
+            return []  # as often as not: it is asked until there is no more
         self._settle(now)
-        outbox = self.ip.outbox
         while len(outbox) < limit and self.tcp.pump(now, limit - len(outbox)):
             self._settle(now)  # segments to ourselves
         count = min(limit, len(outbox))
@@ -419,6 +439,7 @@ class Stack:
             "addresses": len(self.addresses),
             "addresses being verified": len(self._nd),
             "groups": len(self.groups),
+            "reports of membership": self.igmp.membership.sizes + self.mld.membership.sizes,
             "pings": len(self.icmp.echoes),
             "timers": len(self.timers),
             "ports": len(self.ports),
@@ -478,6 +499,12 @@ class Stack:
         route = self.routes.lookup(address)
         return route is not None and route.gateway is None
 
+    def send_to_group(self, packet: bytes, group: bytes) -> None:
+        """Send an IP packet to everybody in *group*; see `Igmp` and `Mld`."""
+        ethertype = ETHERTYPE_IPV4 if len(group) == 4 else ETHERTYPE_IPV6
+        header = EthernetHeader(multicast_mac(group), self.mac, ethertype)
+        self.ip.transmit(Frame(header.emit() + packet))
+
     def send_discovery(self, message: bytes, source: bytes, destination: bytes) -> None:
         """Send a message of neighbor discovery to a group; see `Routers`."""
         self._nd.send(message, source, destination, None)
@@ -499,7 +526,9 @@ class Stack:
 
     def address_verified(self, entry: Address, now: float) -> None:
         """Nobody else has *entry*; see `NeighborDiscovery`."""
-        del entry, now
+        del now
+        if entry is self._link_local:
+            self.mld.membership.repeat()
         self.ip.forget_paths()  # it is as good a source as any other from now on
 
     def address_duplicated(self, entry: Address, now: float) -> None:

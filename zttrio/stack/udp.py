@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .counters import Counters
     from .events import EventQueue
+    from .groups import Groups
     from .icmp import Icmp
     from .ip import Ip
     from .packet import Packet, PathError
@@ -53,9 +54,13 @@ class UdpLayer:
         ip: what it sends through.
         icmp: says that nobody listens.
         ports: which ports are taken.
+        groups: which groups we are in.
         events: where endpoints report.
         counters: what is counted.
         config: the default receive buffer.
+
+    Attributes:
+        groups: which groups we are in.
     """
 
     def __init__(
@@ -63,10 +68,12 @@ class UdpLayer:
         ip: Ip,
         icmp: Icmp,
         ports: Ports,
+        groups: Groups,
         events: EventQueue,
         counters: Counters,
         config: Config,
     ) -> None:
+        self.groups = groups
         self._ip = ip
         self._icmp = icmp
         self._ports = ports
@@ -252,10 +259,11 @@ class UdpLayer:
         else:
             value = fold(pseudo_header(source, address, PROTOCOL_UDP, length))
             state = CHECKSUM_PARTIAL
+        hop_limit = endpoint.hop_limit
+        leaves_host = True
         if path.kind == GROUP and not path.is_broadcast:
             hop_limit = endpoint.multicast_hop_limit
-        else:
-            hop_limit = endpoint.hop_limit
+            leaves_host = hop_limit != 0
         self._counters.udp_out += 1
         self._ip.send(
             source,
@@ -268,7 +276,8 @@ class UdpLayer:
             hop_limit=max(0, hop_limit),  # programs say -1 for the default
             traffic_class=endpoint.traffic_class,
             dont_fragment=length <= path.room,  # Linux's IP_PMTUDISC_WANT
-            loop=endpoint.multicast_loop,
+            loop=bool(endpoint.multicast_loop),
+            leaves_host=leaves_host,
         )
         return len(payload)
 
