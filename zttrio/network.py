@@ -6,8 +6,9 @@ import os
 import random
 import socket as kernel
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import trio
 
@@ -19,19 +20,23 @@ from .driver import Driver, Waiters
 from .errors import LocalError
 from .forward import splice_with
 from .header.address import ip_text, mac_text, packed
+from .intercept import preload
 from .resolve import Resolver
 from .socket import Socket, make_socket
 from .stack.claim import ANNOUNCING, BOUND
 from .stack.stack import Stack
 from .stack.tcp.state import TIME_WAIT
 from .status import ConnectionStatus, SocketStatus, Status
+from .tap import service
 from .wire import HostSegment
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from .abc import Instrument, Wire
+    from .intercept.policy import Policy
     from .stack.claim import Claim
 
 __all__ = ["Network"]
@@ -324,6 +329,75 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 return await trio.open_tcp_stream(*target)
 
         await self.serve_tcp(splice_with(connect), port, host=host, task_status=task_status)
+
+    # unmodified programs
+
+    async def run_process(
+        self,
+        command: Sequence[str],
+        *,
+        via: Literal["auto", "preload"] = "auto",
+        policy: Policy | None = None,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run an unmodified program on this network, and return when it has ended.
+
+        If this is cancelled the program is asked to end, and killed if it does not.
+
+        Args:
+            command: the program and its arguments.
+            via: the front door; ``auto`` is ``preload``, the only one there is so far.
+            policy: where its traffic may go; by default all of it to this network and nothing to
+                the host's.
+            **options: as for `trio.run_process`.
+
+        Raises:
+            InterceptError: the program cannot be intercepted; the text says why.
+            subprocess.CalledProcessError: it ended badly; not with ``check=False``.
+        """
+        self._check_open()
+        if via not in ("auto", "preload"):
+            raise ValueError(f"via: {via!r} is neither 'auto' nor 'preload'")
+        async with open_background() as background:
+            tap = await background.start(
+                partial(self.serve_tap, service.private_path(), policy=policy)
+            )
+            return await preload.run_process(
+                command,
+                address=tap.address,
+                is_strict=policy is None or policy.is_strict,
+                **options,
+            )
+
+    async def serve_tap(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        policy: Policy | None = None,
+        task_status: trio.TaskStatus[service.TapService] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Give sockets of this network to programs that are started elsewhere; never returns.
+
+        ``nursery.start`` returns a `zttrio.tap.service.TapService` with the address that programs
+        need; see `zttrio.intercept.preload.environment`.
+
+        Args:
+            path: of the service's socket, in a folder of mode 0700 (made if it is not there).
+            policy: as for `run_process`.
+            task_status: see `trio.Nursery.start`.
+
+        Raises:
+            InterceptError: the folder is not private, or the socket is in use.
+        """
+        self._check_open()
+        await service.serve(
+            self._driver,
+            self._resolver,
+            name=self.name,
+            path=path,
+            policy=policy,
+            task_status=task_status,
+        )
 
     # trio's own interfaces
 

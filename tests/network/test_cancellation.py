@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from zttrio import Network
+from zttrio import InterceptError, Network
 from zttrio.socket import DatagramSocket, StreamSocket
 from zttrio.testing import Lab
 
@@ -19,6 +19,7 @@ from .conftest import address_family, host_of, open_pair, wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("family")
 
@@ -191,6 +192,8 @@ PUBLIC_AWAITS: dict[str, str] = {
     "Network.open_tcp_stream": "test_cancelling_open_tcp_stream",
     "Network.open_udp_socket": "test_cancelling_what_opens_and_serves",
     "Network.ping": "test_cancelling_ping_and_lookups",
+    "Network.run_process": "test_cancelling_the_tap_service",
+    "Network.serve_tap": "test_cancelling_the_tap_service",
     "Network.serve_tcp": "test_cancelling_what_opens_and_serves",
     "Network.wait_online": "test_cancelling_ping_and_lookups",
     "StreamSocket.accept": "test_cancelling_accept_loses_no_connection",
@@ -261,6 +264,27 @@ async def test_cancelling_what_opens_and_serves(
             assert await cancel_everywhere(operation) >= 1
             assert pair.a.status().ports == ()
             assert pair.a.status().sockets == ()
+        await pair.check_nothing_is_left()
+
+
+async def test_cancelling_the_tap_service(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tap"
+    async with open_pair() as pair:
+
+        async def serve() -> None:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pair.a.serve_tap, folder / "socket")
+                nursery.cancel_scope.cancel()
+
+        async def run() -> None:
+            with suppress(InterceptError):
+                await pair.a.run_process(["no-such-program-anywhere"])
+
+        assert await cancel_everywhere(serve) >= 1
+        assert not list(folder.iterdir())
+        assert await cancel_everywhere(run) >= 1
         await pair.check_nothing_is_left()
 
 
