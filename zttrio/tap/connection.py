@@ -16,7 +16,7 @@ import trio
 
 from . import rpc
 from .options import SocketOptions
-from .poller import HANGUP, PEER_SHUT, WRITABLE
+from .poller import HANGUP
 
 if TYPE_CHECKING:
     import socket
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .poller import Poller
 
 __all__ = ["Connection", "House", "Policy", "TapCounters"]
-
-APP_EVENTS = PEER_SHUT | HANGUP | WRITABLE
 
 
 @attrs.define

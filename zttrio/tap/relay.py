@@ -39,6 +39,7 @@ class Relay:
     """
 
     __slots__ = (
+        "_is_drained",
         "_is_peer_finished",
         "_is_program_finished",
         "_is_unwanted",
@@ -59,6 +60,7 @@ class Relay:
         self.failure = 0
         self.is_blocked = False
         self.has_more = False
+        self._is_drained = False
         self._is_peer_finished = False
         self._is_program_finished = False
         self._is_unwanted = False
@@ -72,12 +74,15 @@ class Relay:
             and self.tcp.state in (CLOSED, TIME_WAIT)
         )
 
-    def pump(self, *, program_finished: bool) -> None:
+    def pump(self, *, is_readable: bool, program_finished: bool) -> None:
         """Move what can be moved.
 
         Args:
+            is_readable: the poller has told of something from the program.
             program_finished: the program will send no more than what waits now.
         """
+        if is_readable:
+            self._is_drained = False
         self.has_more = self.is_blocked = False
         now = trio.current_time()
         self._down(now)
@@ -134,34 +139,35 @@ class Relay:
 
         Returns True if there is more to send than the stack has room for.
         """
-        if self._is_program_finished:
+        if self._is_program_finished or (self._is_drained and not self._txbuf):
             return False
         tcp = self.tcp
+        end = self.end
         for _ in range(ROUNDS):
-            data = self._txbuf or self.end.take(tcp.send_buffer - tcp.send_queued)
-            if not data:
-                break
-            try:
-                taken = tcp.send(data, now)
-            except OSError:
-                return False  # the failure is told, and the data that came before it, by `_down`
-            self._txbuf = memoryview(data)[taken:] if taken < len(data) else b""
-            if self._txbuf:
+            data = self._txbuf or end.take(tcp.send_buffer - tcp.send_queued)
+            if data:
+                try:
+                    taken = tcp.send(data, now)
+                except OSError:
+                    return False  # `_down` tells of the failure, after the data that came before it
+                self._txbuf = memoryview(data)[taken:] if taken < len(data) else b""
+                if self._txbuf:
+                    return True
+            elif end.has_more:
                 return True
-        else:
-            self.has_more = True
-            return False
-        if self.end.queued > 0:
-            return True
-        if program_finished:
-            self._is_program_finished = True
-            tcp.shutdown_write(now)
+            if not end.has_more:
+                self._is_drained = True
+                if program_finished:
+                    self._is_program_finished = True
+                    tcp.shutdown_write(now)
+                return False
+        self.has_more = True
         return False
 
     @property
     def is_drained(self) -> bool:
-        """True if the stack has everything that the program has sent."""
-        return not self._txbuf and self.end.queued <= 0
+        """True if the stack has everything that the program has sent, or wants no more of it."""
+        return self.tcp.state == CLOSED or (self._is_drained and not self._txbuf)
 
     def let_go(self) -> None:
         """The program has closed its end, and the stack has what it sent: end as Linux does."""

@@ -81,9 +81,10 @@ class StreamEnd:
         residue: octets at the front of the queue that have been processed: 0 or 1.
         keeps_residue: False if this kernel cannot have one (see `keeps_residue_harmless`).
         was_reset: the program has closed its end and left something unread; see `is_reset`.
+        has_more: the last `take` left something, so the poller will not tell of it again.
     """
 
-    __slots__ = ("_fd", "_socket", "keeps_residue", "residue", "was_reset")
+    __slots__ = ("_fd", "_socket", "has_more", "keeps_residue", "residue", "was_reset")
 
     def __init__(self, service: socket.socket, *, keeps_residue: bool) -> None:
         self._socket = service
@@ -91,6 +92,7 @@ class StreamEnd:
         self.residue = 0
         self.keeps_residue = keeps_residue
         self.was_reset = False
+        self.has_more = False
 
     @property
     def queued(self) -> int:
@@ -103,31 +105,33 @@ class StreamEnd:
         All but the last are taken out of the queue, or all of them if more wait than there is
         room for: then what waits is the better residue.
         """
+        if room <= 0:
+            self.has_more = True
+            return b""
         queued = count(self._fd, termios.FIONREAD)
-        fresh = queued - self.residue
-        if fresh <= 0 or room <= 0:
+        residue = self.residue
+        fresh = queued - residue
+        if fresh <= 0:
+            self.has_more = False
             return b""
         room = min(room, READ_LIMIT)
         if fresh > room or not self.keeps_residue:
-            data = self._consume(self.residue + min(fresh, room))
-            data = data[self.residue :]
+            self.has_more = fresh > room
+            data = self._consume(residue + min(fresh, room))
             self.residue = 0
-            return data
-        if queued == 1:
-            head = b""
-        else:
-            head = self._consume(queued - 1)
-            if len(head) < queued - 1:  # something unusual in the queue ended the read early
-                data = head[self.residue :]
-                self.residue = 0
-                return data
+            return data[residue:]
+        head = self._consume(queued - 1)
+        if len(head) < queued - 1:  # something unusual in the queue ended the read early
+            self.has_more = True
+            self.residue = 0
+            return head[residue:]
+        self.has_more = False
         last = self._receive(1, socket.MSG_PEEK)  # nothing if FIONREAD counts an urgent octet
-        data = b"".join((memoryview(head)[self.residue :], last))
         self.residue = len(last)
-        return data
+        return b"".join((memoryview(head)[residue:], last)) if head else last
 
     def _consume(self, size: int) -> bytes:
-        data = self._receive(size)
+        data = self._receive(size) if size else b""
         while data and len(data) < size:
             more = self._receive(size - len(data))
             if not more:

@@ -20,7 +20,7 @@ from . import rpc
 from .acceptor import Acceptor
 from .connection import Connection
 from .options import number
-from .poller import HANGUP, PEER_SHUT
+from .poller import HANGUP, PEER_SHUT, READABLE
 from .relay import Relay
 from .sockaddr import AF_UNSPEC, for_program, for_stack, wildcard
 from .standin import StreamEnd
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "StreamConnection"]
 
 SOMAXCONN = 4096  # Linux's
+APP_INPUT = READABLE | PEER_SHUT | HANGUP
 _OPENING = (SYN_SENT, SYN_RECEIVED)
 
 
@@ -98,7 +99,7 @@ class StreamConnection(Connection):
         if self.state == rpc.STATE_CONNECTING:
             self._pump_attempt()
         if self.state == rpc.STATE_CONNECTED:
-            self._pump_relay()
+            self._pump_relay(bits)
         elif self.state == rpc.STATE_LISTENING:
             if self.is_gone:
                 self.release()
@@ -110,10 +111,10 @@ class StreamConnection(Connection):
             self.release()
             self.end()
 
-    def _pump_relay(self) -> None:
+    def _pump_relay(self, bits: int) -> None:
         relay = self._relay
         assert relay is not None  # noqa: S101 - there is one in this state
-        relay.pump(program_finished=self._is_program_finished)
+        relay.pump(is_readable=bool(bits & APP_INPUT), program_finished=self._is_program_finished)
         if relay.failure:
             self._fail(relay.failure)
         elif self.is_gone and (relay.is_drained or self._resets_on_close):
