@@ -133,6 +133,8 @@ class Pipe:
         mtu: int = 1500,
         max_segment: int = 0,
         strip: tuple[str, ...] = (),
+        mark: float = 0.0,
+        hole: int = 1 << 16,
     ) -> None:
         self.now = 0.0
         self.rng = random.Random(seed)
@@ -144,6 +146,8 @@ class Pipe:
         self.rate = rate
         self.queue = queue
         self.strip = strip
+        self.mark = mark
+        self.hole = hole
         self.dropped = 0
         self.drop: Callable[[Packet], bool] | None = None
         config = Config() if config is None else config
@@ -163,6 +167,12 @@ class Pipe:
                 setattr(header, name, False if name == "sack_permitted" else None)
             packet.transport = header.emit()
             packet.checksum = CHECKSUM_VERIFIED
+        if packet.traffic_class & 3 == 2 and rng.random() < self.mark:
+            packet.traffic_class |= 3
+        wire_size = packet.gso_size or len(packet.payload)
+        if wire_size > self.hole:  # nobody says why
+            self.dropped += 1
+            return
         if (self.drop is not None and self.drop(packet)) or rng.random() < self.loss:
             self.dropped += 1
             return

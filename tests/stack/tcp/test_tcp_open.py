@@ -355,7 +355,7 @@ def test_a_segment_for_a_listener_that_is_no_syn_is_reset() -> None:
 
 
 def test_the_syn_queue_is_bounded() -> None:
-    t = TcpTrace(config=Config(syn_queue=3))
+    t = TcpTrace(config=Config(syn_queue=3, syn_cookies=False))
     listener = t.listen()
     for port in range(5):
         t.send(SYN, seq=0, port=1000 + port)
@@ -475,13 +475,13 @@ def test_the_number_of_connections_is_bounded() -> None:
 
 def test_initial_sequence_numbers_differ_by_peer_and_move_with_time() -> None:
     t = TcpTrace()
-    one, stamp = t.tcp.initial_numbers(b"one", 0.0)
-    assert t.tcp.initial_numbers(b"one", 0.0) == (one, stamp)
-    two, _ = t.tcp.initial_numbers(b"two", 0.0)
+    one, stamp = t.tcp.numbers.initial(b"one", 0.0)
+    assert t.tcp.numbers.initial(b"one", 0.0) == (one, stamp)
+    two, _ = t.tcp.numbers.initial(b"two", 0.0)
     assert two != one
-    later, _ = t.tcp.initial_numbers(b"one", 4e-6)
+    later, _ = t.tcp.numbers.initial(b"one", 4e-6)
     assert later == (one + 1) & 0xFFFFFFFF  # RFC 6528: one for every 4 microseconds
-    assert TcpTrace(seed=1).tcp.initial_numbers(b"one", 0.0)[0] != one
+    assert TcpTrace(seed=1).tcp.numbers.initial(b"one", 0.0)[0] != one
 
 
 def test_a_lost_syn_starts_data_with_one_segment() -> None:

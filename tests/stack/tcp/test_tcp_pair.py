@@ -29,9 +29,12 @@ def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
         max_segment=rng.choice((0, 0, 61440)),
         config=Config(
             congestion=rng.choice(("newreno", "cubic")),
+            ecn=rng.choice(("off", "accept", "request")),
             receive_buffer=rng.choice((5000, 65536, 1 << 20)),
             send_buffer=rng.choice((3000, 65536, 1 << 20)),
         ),
+        mark=rng.choice((0.0, 0.05)),
+        hole=rng.choice((1 << 16, 1 << 16, 1 << 16, 1400, 1000)),
         strip=tuple(
             name
             for name in ("sack_permitted", "timestamp", "window_scale", "mss")

@@ -32,6 +32,9 @@ class Congestion(ABC):
 
     __slots__ = ("_hystart", "_prior", "cwnd", "mss", "ssthresh")
 
+    is_paced = False
+    """True if `pacing_rate` is to be asked at all."""
+
     def __init__(self, mss: int) -> None:
         self.mss = mss
         self.cwnd = initial_window(mss)

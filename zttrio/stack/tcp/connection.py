@@ -1,7 +1,8 @@
 """One TCP connection as the program sees it: what it can ask, and how a connection ends.
 
-The rest of a connection is in the classes it builds on: `receive` (what arrives), `recovery` (what
-acknowledgements mean), `send` (what goes out), `tcb` (what is remembered).
+The rest of a connection is in the classes it builds on: `timing` (when time passes), `receive`
+(what arrives), `recovery` and `rack` (what acknowledgements mean), `sizing`, `send` and `emit`
+(what goes out), `tcb` (what is remembered).
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from zttrio.header.address import ip_text
-from zttrio.header.tcp import ACK, SYN, TcpHeader
+from zttrio.header.tcp import ACK, CWR, ECE, SYN, TcpHeader
 from zttrio.stack.events import CLOSE, CONN, ERR, RD, WR
 
-from .receive import Receiver
-from .recovery import ORPHAN_RETRIES
-from .scoreboard import IN_FLIGHT
+from .info import TcpInfo
 from .sendqueue import SendQueue
 from .seq import MASK
 from .state import (
@@ -29,15 +28,14 @@ from .state import (
     FIN_WAIT_2,
     LAST_ACK,
     MAY_QUEUE,
-    SENDS_DATA,
     SYN_RECEIVED,
     SYN_SENT,
     TIME_WAIT,
 )
+from .timing import Timed
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
-    from zttrio.stack.packet import PathError
 
 __all__ = ["TcpConnection"]
 
@@ -53,7 +51,7 @@ _REASONS = {
 }
 
 
-class TcpConnection(Receiver):
+class TcpConnection(Timed):
     """A connection; made by `TcpLayer.connect` or `TcpListener.accept`.
 
     No method waits or raises for what the network does: failures are kept in `error` and reported
@@ -151,7 +149,7 @@ class TcpConnection(Receiver):
         queue = self.receive_queue
         if queue is not None and queue.size:
             data = queue.take(limit)
-            self._update_window(now)
+            self._after_read(now)
             return data
         return None if self._receives_more() else b""
 
@@ -164,7 +162,7 @@ class TcpConnection(Receiver):
         queue = self.receive_queue
         if queue is not None and queue.size:
             size = queue.take_into(buffer)
-            self._update_window(now)
+            self._after_read(now)
             return size
         return None if self._receives_more() else 0
 
@@ -191,8 +189,26 @@ class TcpConnection(Receiver):
             raise OSError(errno.ENOTCONN, f"{self}: not established yet")
         return True
 
+    def _after_read(self, now: float) -> None:
+        """The program has read: make the buffer larger if it may be what holds the peer back.
+
+        Dynamic right-sizing, as Linux does it: what the program takes in one round trip is what the
+        peer can send in one, and in slow start it will send twice as much in the next.
+        """
+        if now - self.tuned_at >= self.rtt.srtt:
+            if not self.options.receive_buffer:
+                taken = self.rcv_nxt - self.receive_queued - self.tuned_seq
+                wanted = 2 * taken + 16 * self.rcv_mss
+                if wanted > self.rcv_buffer:
+                    self.rcv_buffer = max(
+                        self.rcv_buffer, min(wanted, self.layer.config.receive_buffer)
+                    )
+            self.tuned_at = now
+            self.tuned_seq = self.rcv_nxt - self.receive_queued
+        self._update_window(now)
+
     def _update_window(self, now: float) -> None:
-        """The program has read: tell the peer if that opens the window a good deal.
+        """Tell the peer if reading has opened the window a good deal.
 
         RFC 9293 3.8.6.2.2 with Fr = 1/2; and only if the peer may be waiting for it, since the
         next ACK tells it anyway.
@@ -323,17 +339,12 @@ class TcpConnection(Receiver):
         """TIME_WAIT has ended; the port is already given back."""
         self.state = CLOSED
 
-    def start_fin_wait(self, now: float) -> None:
-        """FIN_WAIT_2 has begun: an orphan does not stay for ever (RFC 9293 3.6, as Linux)."""
-        if self.is_orphan:
-            self.life_at = now + self.layer.config.fin_timeout
-            self.arm(self.life_at)
-
     # opening
 
     def open(self, now: float) -> None:
         """Send the first SYN."""
         self.state = SYN_SENT
+        self.ecn_ok = self.layer.config.ecn == "request"
         self.snd_una = self.iss
         self.snd_nxt = self.write_end = self.iss + 1
         self.last_sent_at = now
@@ -345,12 +356,15 @@ class TcpConnection(Receiver):
         """Send our SYN; with an ACK, and what both can do, if the peer's has come."""
         is_answer = self.state == SYN_RECEIVED
         window = min(self.rcv_buffer, 0xFFFF)
+        flags = SYN | ACK if is_answer else SYN
+        if self.ecn_ok and not is_answer:
+            flags |= ECE | CWR
         header = TcpHeader(
             self.local[1],
             self.remote[1],
             self.iss & MASK,
             self.rcv_nxt & MASK if is_answer else 0,
-            SYN | ACK if is_answer else SYN,
+            flags,
             window,
             mss=self.adv_mss,
             window_scale=self.rcv_scale if self.scale_ok or not is_answer else None,
@@ -372,7 +386,9 @@ class TcpConnection(Receiver):
 
     def measure_handshake(self, header: TcpHeader, now: float) -> None:
         """Take the round trip of the SYN as the first sample (RFC 6298 section 5)."""
-        if not self.retries:
+        if self.last_sent_at < 0:
+            pass  # a SYN cookie without timestamps: nobody knows when that went out
+        elif not self.retries:
             self.rtt.sample(now - self.last_sent_at, now)
         else:
             if header.timestamp is not None and self.ts_ok:
@@ -387,8 +403,17 @@ class TcpConnection(Receiver):
 
     # settings
 
-    def configure(self, **changes: Any) -> None:
+    def info(self) -> TcpInfo:
+        """What the connection knows of itself, now."""
+        return TcpInfo.of(self)
+
+    def configure(self, now: float | None = None, **changes: Any) -> None:
         """Change some of `options`.
+
+        Args:
+            now: the time; None takes that of the last segment received, which is good enough for
+                everything but keep-alive on a connection that has been silent for long.
+            changes: fields of `TcpOptions`.
 
         Raises:
             ValueError: a value is out of range.
@@ -396,108 +421,19 @@ class TcpConnection(Receiver):
         """
         before = self.options
         self.options = options = attrs.evolve(before, **changes)
-        config = self.layer.config
         if options.receive_buffer != before.receive_buffer:
-            self.rcv_buffer = options.receive_buffer or config.receive_buffer
+            self.rcv_buffer = self.layer.offer(self.remote[0], options).receive_buffer
         if options.send_buffer != before.send_buffer:
-            self.send_buffer = options.send_buffer or config.send_buffer
+            self.send_buffer = self.layer.offer(self.remote[0], options).send_buffer
             self.layer.events.raise_event(self, WR)
         if options.max_segment != before.max_segment and self.state != SYN_SENT:
             self.measure_path()
+        if options.keep_alive and (
+            not before.keep_alive
+            or options.keep_idle != before.keep_idle
+            or options.keep_interval != before.keep_interval
+        ):
+            self.start_keep_alive(self.received_at if now is None else now)
         if before.cork and not options.cork:
             self.pushed = self.write_end
         self.mark_dirty()
-
-    # time
-
-    def handle_timer(self, now: float) -> None:
-        """Do what is due; see `zttrio.stack.timers.TimerOwner`."""
-        self.deadline = now  # so that `arm` leaves the queue alone until the end of this
-        if self.tail_at <= now:
-            self.send_tail_probe(now)  # moves the retransmission timer, if both are due
-        if self.rto_at <= now:
-            if self.state in (SYN_SENT, SYN_RECEIVED):
-                self._syn_time_out(now)
-            else:
-                self.time_out(now)
-        if self.reorder_at <= now:
-            self.reorder_time_out(now)
-        if self.persist_at <= now:
-            self._persist_time_out(now)
-        if self.ack_at <= now:
-            self.ack_at = inf
-            self.is_interactive = False  # nothing came along to carry the ACK
-            self.send_ack(now)
-        if self.life_at <= now:
-            self._life_time_out(now)
-        self.deadline = min(
-            self.rto_at,
-            self.tail_at,
-            self.reorder_at,
-            self.persist_at,
-            self.ack_at,
-            self.life_at,
-        )
-
-    def _syn_time_out(self, now: float) -> None:
-        config = self.layer.config
-        limit = config.syn_retries if self.state == SYN_SENT else config.syn_ack_retries
-        self.retries += 1
-        if self.retries > limit:
-            self.fail(self.soft_error or errno.ETIMEDOUT, now)
-            return
-        self.layer.counters.tcp_retransmits += 1
-        self.send_syn(now)
-        # Not bounded by rto_max: a SYN costs the network little, and 127 s is what people expect.
-        self.rto_at = now + config.rto_initial * (1 << self.retries)
-
-    def _persist_time_out(self, now: float) -> None:
-        self.persist_at = inf
-        if not self.snd_wnd:
-            self.retries += 1
-        # An orphan does not ask for ever, whatever the peer answers: RFC 6429 section 4.
-        if self.has_given_up(now) or (self.is_orphan and self.rtt.backoff > ORPHAN_RETRIES):
-            self.fail(self.soft_error or errno.ETIMEDOUT, now)
-        else:
-            self.probe_window(now)
-
-    def _life_time_out(self, now: float) -> None:
-        self.life_at = inf
-        if self.is_orphan and self.state == FIN_WAIT_2:
-            self.layer.counters.tcp_orphans_dropped += 1
-            self._end(now)
-
-    # the network
-
-    def path_failed(self, error: PathError, seq: int, now: float) -> None:
-        """An ICMP error, or the IP layer, is about a segment of ours that started at *seq*.
-
-        The layer has checked that the number is one that is in flight (RFC 5927 section 4).
-        """
-        if error.error == errno.EMSGSIZE:
-            self._lower_mtu(error, now)
-        elif self.state in (SYN_SENT, SYN_RECEIVED):
-            # RFC 5461 section 4: nobody is helped by trying the same for two minutes.
-            self.fail(error.error, now)
-        else:
-            # RFC 5927 5.2: hard errors for an established connection are soft errors.
-            self.soft_error = error.error
-
-    def _lower_mtu(self, error: PathError, now: float) -> None:
-        """Packets of ours are too long for the path (RFC 1191, RFC 8201)."""
-        ip = self.layer.ip
-        if error.reporter:
-            ip.lower_path_mtu(self.remote[0], error.mtu, now)
-        before = self.mss
-        self.measure_path()
-        if self.mss >= before or self.state not in SENDS_DATA:
-            return
-        # What was too long is lost for sure, and no sign of congestion: send it again at once.
-        board = self.board
-        board.track()
-        for piece in board.pieces:
-            if piece.state == IN_FLIGHT and min(piece.mss, piece.end - piece.start) > self.mss:
-                board.mark_lost(piece)
-        if board.lost:
-            self.must_resend = True
-            self.mark_dirty()

@@ -7,7 +7,6 @@ they stand in the packet.  Segments for nobody are answered here (RFC 9293 3.10.
 from __future__ import annotations
 
 import errno
-import hashlib
 import struct
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
@@ -29,10 +28,11 @@ from .congestion import Congestion, NewReno
 from .connection import TcpConnection
 from .cubic import Cubic
 from .listen import Request, TcpListener
+from .numbers import Numbers
+from .offer import Offer
 from .options import DEFAULT_OPTIONS, TcpOptions
 from .rtt import RttEstimator
 from .scoreboard import Scoreboard
-from .send import MIN_MSS, Sender
 from .seq import MASK, unwrap
 from .state import SYN_RECEIVED
 from .timewait import TimeWait
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from .lower import IpService
     from .receive import Receiver
+    from .send import Sender
     from .tcb import Tcb
 
 __all__ = ["TcpConnection", "TcpLayer", "TcpListener"]
@@ -75,6 +76,7 @@ class TcpLayer:
         counters: what happened, by reason.
         config: every number that can be turned.
         rng: the source of everything that must be hard to guess.
+        numbers: sequence numbers, cookies and the like.
         table: connections, unfinished handshakes and TIME_WAITs, by key.
         dirty: connections that may have something to send.
         acking: connections that have received something in this burst.
@@ -103,7 +105,7 @@ class TcpLayer:
         self._listeners: dict[tuple[bytes | None, int], list[TcpListener]] = {}
         self._time_waits: OrderedDict[bytes, TimeWait] = OrderedDict()
         self._orphans: set[TcpConnection] = set()
-        self._secret = rng.randbytes(32)
+        self.numbers = Numbers(rng)
         self._challenge_second = -1
         self._challenges_left = 0
         ip.register(PROTOCOL_TCP, self, (4, 16))
@@ -215,7 +217,7 @@ class TcpLayer:
                 f"{ip_text(address)} port {port}: there is a connection from port {binding.port} "
                 "already",
             )
-        iss, ts_offset = self.initial_numbers(key, now)
+        iss, ts_offset = self.numbers.initial(key, now)
         old = self.table.get(key)
         if isinstance(old, TimeWait):
             if unwrap(iss, old.snd_nxt) <= old.snd_nxt:
@@ -261,10 +263,11 @@ class TcpLayer:
             options,
         )
         connection.ts_offset = ts_offset
-        connection.adv_mss = self.advertised_mss(remote[0], options)
-        connection.rcv_buffer = self.receive_buffer(options)
-        connection.rcv_scale = self.window_scale(options)
-        connection.send_buffer = options.send_buffer or config.send_buffer
+        offer = self.offer(remote[0], options)
+        connection.adv_mss = offer.mss
+        connection.rcv_buffer = offer.receive_buffer
+        connection.rcv_scale = offer.window_scale
+        connection.send_buffer = offer.send_buffer
         connection.peer_mss = connection.adv_mss
         connection.measure_path()
         self.table[key] = connection
@@ -291,6 +294,7 @@ class TcpLayer:
         connection.snd_nxt = connection.write_end = request.iss + 1
         connection.last_sent_at = request.sent_at
         connection.retries = request.retries
+        connection.ecn_ok = request.ecn_ok
         connection.accept_options(
             TcpHeader(
                 request.remote[1],
@@ -310,34 +314,10 @@ class TcpLayer:
         self.counters.tcp_passive_opens += 1
         return connection
 
-    def initial_numbers(self, key: bytes, now: float) -> tuple[int, int]:
-        """An initial sequence number (RFC 6528) and a timestamp offset for one connection.
-
-        Both are hard to guess for everybody who does not see the segments, and both move on with
-        time between the same two ends.
-        """
-        digest = hashlib.blake2b(key, digest_size=8, key=self._secret).digest()
-        number = int.from_bytes(digest, "big")
-        return ((number & MASK) + int(now * 250_000)) & MASK, number >> 32
-
-    def advertised_mss(self, destination: bytes, options: TcpOptions) -> int:
-        """What we announce: the largest segment that fits the wire (RFC 9293 3.7.1)."""
-        mss = self.ip.path_mtu(destination) - (40 if len(destination) == 4 else 60)
-        if options.max_segment:
-            mss = min(mss, options.max_segment)
-        return max(min(mss, 0xFFFF), MIN_MSS)
-
-    def receive_buffer(self, options: TcpOptions) -> int:
-        """Octets that a connection with *options* keeps for its program."""
-        return options.receive_buffer or self.config.receive_buffer
-
-    def window_scale(self, options: TcpOptions) -> int:
-        """The scale that lets the window name the whole receive buffer (RFC 7323 2.2)."""
-        size = max(self.receive_buffer(options), self.config.receive_buffer)
-        scale = 0
-        while scale < 14 and 0xFFFF << scale < size:
-            scale += 1
-        return scale
+    def offer(self, destination: bytes, options: TcpOptions) -> Offer:
+        """What to announce to *destination*."""
+        mtu = self.ip.path_mtu(destination)
+        return Offer.make(self.config, options, mtu, len(destination))
 
     # receiving
 
@@ -405,6 +385,10 @@ class TcpLayer:
             if listener is not None:
                 listener.receive_syn(packet, header, now, above=above)
                 return
+        elif flags & (SYN | RST | ACK) == ACK:
+            listener = self._find_listener(packet, header.dst_port)
+            if listener is not None and listener.receive_cookie(packet, header, data, now):
+                return
         self.counters.tcp_no_connection += 1
         self.reset_stranger(packet, header, len(data), now)
 
@@ -417,7 +401,7 @@ class TcpLayer:
                     return found[0]
                 # SO_REUSEPORT: the same caller finds the same listener while none comes or goes.
                 key = packet.source + bytes(packet.transport[:2])
-                return found[self.initial_numbers(key, 0.0)[0] % len(found)]
+                return found[self.numbers.hash(key) % len(found)]
         return None
 
     def reset_stranger(self, packet: Packet, header: TcpHeader, size: int, now: float) -> None:
@@ -459,7 +443,7 @@ class TcpLayer:
         if not entry.snd_una <= number < entry.snd_nxt and number != entry.snd_nxt:
             self.counters.tcp_errors_refused += 1
             return
-        entry.path_failed(error, number, now)
+        entry.path_failed(error, now)
 
     # sending
 

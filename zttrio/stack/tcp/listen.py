@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from zttrio.header.tcp import ACK, FIN, RST, SYN, TcpHeader
+from zttrio.header.tcp import ACK, CWR, ECE, FIN, RST, SYN, TcpHeader
 from zttrio.stack.events import CONN, RD, Endpoint
 
+from .emit import CHALLENGE_INTERVAL
+from .numbers import COOKIE_LIFETIME, Numbers
+from .offer import MAX_SCALE
 from .options import DEFAULT_OPTIONS, TcpOptions
-from .receive import MAX_SCALE
-from .send import CHALLENGE_INTERVAL
 from .seq import MASK, is_newer, unwrap
 from .state import LISTEN, SYN_RECEIVED
 
@@ -44,7 +45,16 @@ class TcpListener(Endpoint):
         error: 0; listeners do not fail.
     """
 
-    __slots__ = ("_queue", "backlog", "binding", "is_closed", "layer", "options", "requests")
+    __slots__ = (
+        "_cookies_until",
+        "_queue",
+        "backlog",
+        "binding",
+        "is_closed",
+        "layer",
+        "options",
+        "requests",
+    )
 
     state = LISTEN
     error = 0
@@ -57,6 +67,7 @@ class TcpListener(Endpoint):
         self.options: TcpOptions = DEFAULT_OPTIONS
         self.requests: dict[bytes, Request] = {}
         self.is_closed = False
+        self._cookies_until = -inf
         self._queue: deque[TcpConnection] = deque()
 
     @property
@@ -124,15 +135,63 @@ class TcpListener(Endpoint):
         if self.is_full:
             counters.tcp_accept_queue_full += 1
             return
-        if len(self.requests) >= self.layer.config.syn_queue or self.layer.is_full:
+        if self.layer.is_full:
             counters.tcp_syn_queue_full += 1
             return
-        request = Request(self, packet, header, now, above)
+        request = Request(self, packet, header, now)
+        if len(self.requests) >= self.layer.config.syn_queue:
+            counters.tcp_syn_queue_full += 1
+            if self.layer.config.syn_cookies:
+                self._send_cookie(request, now)
+            return
+        if above is not None and unwrap(request.iss, above) <= above:
+            request.iss = (above + 1 + self.layer.rng.getrandbits(20)) & MASK
         self.requests[request.key] = request
         self.layer.table[request.key] = request
         request.send_syn_ack(now)
         request.deadline = now + self.layer.config.rto_initial
         self.layer.timers.schedule(request)
+
+    def _send_cookie(self, request: Request, now: float) -> None:
+        """Answer a SYN and forget it: whoever is really there brings back what it said."""
+        self.layer.counters.tcp_cookies_out += 1
+        self._cookies_until = now + COOKIE_LIFETIME
+        default = 536 if len(request.remote[0]) == 4 else 1220
+        request.iss = self.layer.numbers.cookie(
+            request.key, request.irs, request.mss or default, now
+        )
+        request.is_cookie = True
+        if not request.ts_ok:
+            # Only timestamps can bring back more than the MSS.
+            request.window_scale = None
+            request.sack_ok = request.ecn_ok = False
+        request.send_syn_ack(now)
+
+    def receive_cookie(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> bool:
+        """An ACK for nobody: True if it brings back a cookie of ours."""
+        if now >= self._cookies_until or self.layer.is_full:
+            return False
+        request = Request(self, packet, header, now)
+        request.irs = (header.seq - 1) & MASK
+        request.iss = (header.ack - 1) & MASK
+        cookie = self.layer.numbers.read_cookie(request.key, request.irs, request.iss, now)
+        if cookie is None:
+            self.layer.counters.tcp_cookies_bad += 1
+            return False
+        request.sent_at = -1.0
+        if header.timestamp is not None:
+            cookie = Numbers.read_options(cookie, header.timestamp[1])
+            stamp = (int(now * 1000) + request.ts_offset) & MASK
+            request.sent_at = now - ((stamp - header.timestamp[1]) & MASK) / 1000
+        request.mss = cookie.mss
+        request.window_scale = cookie.window_scale
+        request.sack_ok = cookie.sack_ok
+        request.ecn_ok = cookie.ecn_ok
+        self.layer.counters.tcp_cookies_in += 1
+        connection = self.complete(request, header, now)
+        if connection is not None:
+            connection.receive_header(packet, header, data, now)
+        return True
 
     def complete(self, request: Request, header: TcpHeader, now: float) -> TcpConnection | None:
         """The last ACK of a handshake has come; None if there is no room for the connection."""
@@ -162,19 +221,25 @@ class Request:
         ts_ok: the peer sends timestamps.
         ts_recent: its last one.
         ts_recent_at: when that came.
-        sent_at: when our SYN went out first.
+        ecn_ok: the peer asked for ECN, and we agree.
+        is_cookie: our SYN is a cookie, and this object is not kept.
+        offer: what our SYN announces.
+        sent_at: when our SYN went out first, -1 if nobody knows.
         retries: how often it went out again.
     """
 
     __slots__ = (
         "answered_at",
         "deadline",
+        "ecn_ok",
         "irs",
+        "is_cookie",
         "iss",
         "key",
         "listener",
         "local",
         "mss",
+        "offer",
         "queued",
         "remote",
         "retries",
@@ -195,17 +260,14 @@ class Request:
         packet: Packet,
         header: TcpHeader,
         now: float,
-        above: int | None,
     ) -> None:
         self.listener = listener
+        layer = listener.layer
         self.local = (packet.destination, header.dst_port)
         self.remote = (packet.source, header.src_port)
         self.key = packet.source + packet.destination + bytes(packet.transport[:4])
         self.irs = header.seq
-        iss, self.ts_offset = listener.layer.initial_numbers(self.key, now)
-        if above is not None and unwrap(iss, above) <= above:
-            iss = (above + 1 + listener.layer.rng.getrandbits(20)) & MASK
-        self.iss = iss
+        self.iss, self.ts_offset = layer.numbers.initial(self.key, now)
         self.mss = header.mss
         self.window_scale = header.window_scale
         if self.window_scale is not None:
@@ -214,6 +276,11 @@ class Request:
         self.ts_ok = header.timestamp is not None
         self.ts_recent = 0 if header.timestamp is None else header.timestamp[0]
         self.ts_recent_at = self.sent_at = now
+        # RFC 3168 6.1.1: both bits together ask for it.
+        asks = header.flags & (ECE | CWR) == ECE | CWR
+        self.ecn_ok = asks and layer.config.ecn != "off"
+        self.is_cookie = False
+        self.offer = layer.offer(self.remote[0], listener.options)
         self.retries = 0
         self.answered_at = -inf
         self.deadline = inf
@@ -225,18 +292,23 @@ class Request:
         options = self.listener.options
         stamp = None
         if self.ts_ok:
-            stamp = ((int(now * 1000) + self.ts_offset) & MASK, self.ts_recent)
+            value = (int(now * 1000) + self.ts_offset) & MASK
+            if self.is_cookie:
+                value = Numbers.stamp_options(
+                    value, self.window_scale, sack_ok=self.sack_ok, ecn_ok=self.ecn_ok
+                )
+            stamp = (value, self.ts_recent)
         scale = None
         if self.window_scale is not None:
-            scale = layer.window_scale(options)
+            scale = self.offer.window_scale
         header = TcpHeader(
             self.local[1],
             self.remote[1],
             self.iss,
             (self.irs + 1) & MASK,
-            SYN | ACK,
-            min(layer.receive_buffer(options), 0xFFFF),
-            mss=layer.advertised_mss(self.remote[0], options),
+            SYN | ACK | ECE if self.ecn_ok else SYN | ACK,
+            self.offer.window,
+            mss=self.offer.mss,
             window_scale=scale,
             sack_permitted=self.sack_ok,
             timestamp=stamp,
@@ -281,8 +353,7 @@ class Request:
                 self._answer(now)
                 return
         length = len(data) + (flags & FIN) + (flags >> 1 & 1)
-        limit = rcv_nxt + min(layer.receive_buffer(listener.options), 0xFFFF)
-        if not (number <= limit and number + max(length, 1) > rcv_nxt):
+        if not (number <= rcv_nxt + self.offer.window and number + max(length, 1) > rcv_nxt):
             layer.counters.tcp_out_of_window += 1
             if not flags & RST:
                 self._answer(now)
@@ -329,7 +400,7 @@ class Request:
             (self.iss + 1) & MASK,
             (self.irs + 1) & MASK,
             ACK,
-            min(layer.receive_buffer(self.listener.options), 0xFFFF),
+            self.offer.window,
             timestamp=stamp,
         )
         layer.send_header(self.local[0], self.remote[0], header, now)
@@ -343,6 +414,7 @@ class Request:
             self.end()
             return
         self.listener.layer.counters.tcp_retransmits += 1
+        self.ecn_ok = False  # RFC 3168 6.1.1.1: perhaps it is this that does not get through
         self.send_syn_ack(now)
         self.deadline = now + config.rto_initial * (1 << self.retries)
 

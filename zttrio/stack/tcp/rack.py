@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zttrio.header.tcp import ACK, FIN, PSH
 
-from .send import Sender
+from .sizing import Sizer
 from .tcb import OPEN
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MAX_ACK_DELAY = 0.2  # RFC 8985 7.2 TLP.max_ack_delay: for peers that delay ACKs
 DSACK_RECOVERIES = 16  # RFC 8985 6.2 step 4
 
 
-class Rack(Sender):
+class Rack(Sizer):
     """A sender that notices losses."""
 
     __slots__ = ()

@@ -12,10 +12,11 @@ import struct
 from math import inf
 from typing import TYPE_CHECKING
 
-from zttrio.header.tcp import ACK, FIN, PSH, RST, SYN, TcpHeader
+from zttrio.header.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, TcpHeader
 from zttrio.stack.events import CONN, RD, WR
 
 from .congestion import initial_window
+from .offer import MAX_SCALE
 from .receivequeue import ReceiveQueue
 from .recovery import Recoverer
 from .seq import MASK, is_newer, unwrap
@@ -40,7 +41,6 @@ __all__ = ["Receiver"]
 _STAMP = struct.Struct("!III")
 _STAMP_WORD = 0x0101080A
 _UNUSUAL = 0xFF & ~(ACK | PSH)
-MAX_SCALE = 14  # RFC 7323 2.3
 STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
 ACK_STRETCH = 8
 """Full segments of one burst that share an ACK, once the peer is up to speed.
@@ -50,6 +50,7 @@ to 64 KiB that arrive together (GRO), and every sender has had to live with that
 start, and behind losses, a sender that counts ACKs still gets one for every second segment.
 Arbitrary.
 """
+CE = 3  # RFC 3168 section 5: congestion experienced
 QUICK_ACKS = 16  # Linux's TCP_MAX_QUICKACKS: the peer is in slow start and counts on them
 
 
@@ -92,15 +93,15 @@ class Receiver(Recoverer):
         self.received_at = now
         number = self.rcv_nxt
         if words & _UNUSUAL or seq != number & MASK or self.state != ESTABLISHED:
-            self._receive_any(packet, words & 0xFF, transport, data, now)
+            self.receive_header(packet, TcpHeader.parse(transport), data, now)
             return
         if self.ts_ok:
             if words >> 12 != 8:
-                self._receive_any(packet, words & 0xFF, transport, data, now)
+                self.receive_header(packet, TcpHeader.parse(transport), data, now)
                 return
             word, stamp, echo = _STAMP.unpack_from(transport, 20)
             if word != _STAMP_WORD or (stamp - self.ts_recent) & 0x8000_0000:
-                self._receive_any(packet, words & 0xFF, transport, data, now)
+                self.receive_header(packet, TcpHeader.parse(transport), data, now)
                 return
             if number == self.last_ack_sent:
                 self.ts_recent = stamp
@@ -108,7 +109,7 @@ class Receiver(Recoverer):
         elif words >> 12 == 5:
             echo = None
         else:
-            self._receive_any(packet, words & 0xFF, transport, data, now)
+            self.receive_header(packet, TcpHeader.parse(transport), data, now)
             return
         size = len(data)
         ack = unwrap(ack, self.snd_una)
@@ -121,8 +122,9 @@ class Receiver(Recoverer):
             or (size == 0 and (ack == self.snd_una or window << self.snd_scale == 0))
             or self.is_read_closed
             or self.fin_seq is not None
+            or (self.ecn_ok and packet.traffic_class & 3 == CE)
         ):
-            self._receive_any(packet, words & 0xFF, transport, data, now)
+            self.receive_header(packet, TcpHeader.parse(transport), data, now)
             return
         # From here on: the next segment in order, with an acceptable ACK.
         self.snd_wl1 = number
@@ -153,10 +155,18 @@ class Receiver(Recoverer):
 
     def _after_ack(self) -> None:
         """Octets of ours were acknowledged: there may be room to write, and a reason to send."""
+        if 2 * self.congestion.cwnd > self.send_buffer:
+            self.grow_send_buffer()
         if self.write_end > self.snd_nxt or self.board.lost or self.fin_queued:
             self.mark_dirty()
         if self.wanted & WR and self.is_writable:
             self.layer.events.raise_event(self, WR)
+
+    def grow_send_buffer(self) -> None:
+        """Twice the congestion window ought to fit, so that the program is never waited for."""
+        if not self.options.send_buffer:
+            limit = self.layer.config.send_buffer
+            self.send_buffer = max(self.send_buffer, min(2 * self.congestion.cwnd, limit))
 
     @property
     def is_writable(self) -> bool:
@@ -203,10 +213,9 @@ class Receiver(Recoverer):
 
     # the complete way
 
-    def _receive_any(
-        self, packet: Packet, flags: int, transport: Buffer, data: Buffer, now: float
-    ) -> None:
-        header = TcpHeader.parse(transport)
+    def receive_header(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> None:
+        """As `receive_segment`, from a parsed header and without the fast path."""
+        flags = header.flags
         if self.state == SYN_SENT:
             self._receive_in_syn_sent(packet, header, data, now)
             return
@@ -234,11 +243,23 @@ class Receiver(Recoverer):
         if not flags & ACK:
             self.layer.counters.tcp_no_ack += 1
             return
+        if self.ecn_ok:
+            self._note_marks(packet, flags, now)
         if not self._receive_ack(packet, header, seq, len(data), now):
             return
         # Urgent data is in-line data (RFC 6093 section 6): the pointer is not looked at.
         if data or flags & FIN:
             self._receive_text(seq, data, bool(flags & FIN), packet.gso_size, now)
+
+    def _note_marks(self, packet: Packet, flags: int, now: float) -> None:
+        """RFC 3168 6.1.3: echo marks until the peer says that it has slowed down; and do so."""
+        if flags & CWR:
+            self.ecn_echo = False
+        if packet.traffic_class & 3 == CE:
+            self.ecn_echo = True
+            self.schedule_ack()
+        if flags & ECE:
+            self.slow_down(now)
 
     def _check_stamp(self, header: TcpHeader, now: float) -> bool:
         """RFC 7323 5.3 R1: a segment with an old timestamp is an old segment (PAWS)."""
@@ -392,7 +413,7 @@ class Receiver(Recoverer):
             self.finish(now)
 
     def start_fin_wait(self, now: float) -> None:
-        """FIN_WAIT_2 has begun; see `connection`."""
+        """FIN_WAIT_2 has begun; see `timing`."""
         raise NotImplementedError
 
     def _receive_text(
@@ -526,6 +547,9 @@ class Receiver(Recoverer):
         else:
             self.ts_ok = False
         self.sack_ok = header.sack_permitted
+        # The answer to our request has ECE alone; both together are a request (RFC 3168 6.1.1).
+        if self.state == SYN_SENT and header.flags & (ECE | CWR) != ECE:
+            self.ecn_ok = False
         self.scale_ok = header.window_scale is not None
         if header.window_scale is None:
             self.snd_scale = self.rcv_scale = 0
@@ -550,10 +574,17 @@ class Receiver(Recoverer):
             self.max_snd_wnd = max(self.max_snd_wnd, self.snd_wnd)
         self.measure_handshake(header, now)
         self.quick_acks = QUICK_ACKS
+        self.received_at = self.tuned_at = now
+        self.tuned_seq = self.rcv_nxt
         self.layer.note_established(self, now)
+        self.start_keep_alive(now)
         self.layer.events.raise_event(self, CONN | WR)
         if self.write_end > self.snd_nxt or self.fin_queued:
             self.mark_dirty()
+
+    def start_keep_alive(self, now: float) -> None:
+        """Arm the keep-alive timer if the program wants it; see `timing`."""
+        raise NotImplementedError
 
     def measure_handshake(self, header: TcpHeader, now: float) -> None:
         """Take the round trip of the SYN as the first sample; see `connection`."""

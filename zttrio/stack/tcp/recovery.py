@@ -26,10 +26,6 @@ class Recoverer(Rack):
 
     __slots__ = ()
 
-    def fail(self, error: int, now: float) -> None:
-        """End the connection with *error*; see `connection`."""
-        raise NotImplementedError
-
     def acknowledge(
         self,
         ack: int,
@@ -79,8 +75,11 @@ class Recoverer(Rack):
             self._note_needless(dsack)
         if self.loss_state == OPEN and not board.sacked and not is_duplicate and not self.dupacks:
             # Nothing is missing: what nearly every ACK finds.
-            if acked and self.is_window_used():
-                self.congestion.acked(acked, rtt, self.rtt.srtt, ack, self.snd_nxt, now)
+            if acked:
+                if self.is_window_used():
+                    self.congestion.acked(acked, rtt, self.rtt.srtt, ack, self.snd_nxt, now)
+                if self.mtu_search is not None:
+                    self.check_mtu_probe(now)
         else:
             self._repair(acked, delivered, flight, rtt, echo, is_duplicate, now)
         if acked:
@@ -160,7 +159,8 @@ class Recoverer(Rack):
                 board.mark_head_lost(self.mss)
         elif self.loss_state == RECOVERY and acked:
             board.mark_head_lost(self.mss)  # a partial ACK: the next one is missing, too
-        if self.loss_state == OPEN and board.lost:
+        is_probe = self.mtu_search is not None and self.check_mtu_probe(now)
+        if self.loss_state == OPEN and board.lost and not is_probe:
             self._enter_recovery(flight, now)
         if self.loss_state == RECOVERY:
             self._pace(delivered)
@@ -248,6 +248,20 @@ class Recoverer(Rack):
 
     # the retransmission timer
 
+    def slow_down(self, now: float) -> None:
+        """The peer says that our packets were marked: as after a loss, once for each round trip.
+
+        RFC 3168 6.1.2.  While losses are repaired we have slowed down already.
+        """
+        if self.snd_una < self.cwr_end or self.loss_state != OPEN:
+            return
+        self.layer.counters.tcp_marks_in += 1
+        congestion = self.congestion
+        congestion.congested(self.snd_nxt - self.snd_una, now)
+        congestion.cwnd = max(congestion.ssthresh, self.mss)
+        self.cwr_end = self.snd_nxt
+        self.cwr_pending = True
+
     def time_out(self, now: float) -> None:
         """The retransmission timer fired: the last resort (RFC 6298 section 5)."""
         if self.snd_wnd or now - self.received_at > self.rtt.timeout():
@@ -258,6 +272,7 @@ class Recoverer(Rack):
             self.fail(self.soft_error or errno.ETIMEDOUT, now)
             return
         self.layer.counters.tcp_timeouts += 1
+        self.suspect_black_hole(now)
         board = self.board
         if self.loss_state == OPEN:
             self._begin_repairs()

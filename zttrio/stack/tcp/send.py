@@ -1,198 +1,32 @@
-"""Turning what the program has given us into segments, when the rules allow it.
+"""When data goes out: windows, Nagle's algorithm, the silly-window rules, super-segments, pacing.
 
-Knows windows, Nagle's algorithm, the silly-window rules, super-segments and the layout of a segment
-on its way out.  Does not know why something is lost; `recovery` says what to send again.
+Turns what the program has given us into segments, when the rules allow it.  Does not know why
+something is lost; `recovery` says what to send again.
 """
 
 from __future__ import annotations
 
-import struct
 from math import inf
 from typing import TYPE_CHECKING
 
-from zttrio.header.checksum import fold, pseudo_header, sum_of
-from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL
-from zttrio.header.ipv4 import PROTOCOL_TCP
-from zttrio.header.tcp import ACK, FIN, PSH, RST, TcpHeader
+from zttrio.header.tcp import ACK, CWR, FIN, PSH
 
-from .seq import MASK
+from .emit import ECT_0, Emitter
 from .state import SENDS_DATA
-from .tcb import RECOVERY, Tcb
+from .tcb import RECOVERY
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
 
-__all__ = ["MIN_MSS", "Sender"]
+__all__ = ["Sender"]
 
-_PLAIN = struct.Struct("!HHIIHHHH")
-_STAMPED = struct.Struct("!HHIIHHHHIII")
-_STAMP_WORD = 0x0101080A  # NOP NOP timestamp, length 10 (RFC 7323 appendix A)
-STAMP_SIZE = 12
-
-MIN_MSS = 48  # Linux's tcp_min_snd_mss: a peer that wants less wants us to drown in headers
 OVERRIDE = 0.2  # RFC 9293 3.8.6.2.1: 0.1 to 1 s before a small segment goes out anyway
-CHALLENGE_INTERVAL = 0.5  # Linux's tcp_invalid_ratelimit
 
 
-class Sender(Tcb):
-    """The half of a connection that sends."""
+class Sender(Emitter):
+    """A connection that sends data."""
 
     __slots__ = ()
-
-    # the path
-
-    def measure_path(self) -> None:
-        """Ask the IP layer what the path takes, and size segments accordingly."""
-        ip = self.layer.ip
-        destination = self.remote[0]
-        self.path_mtu = ip.path_mtu(destination)
-        self.needs_checksum = ip.needs_checksum(destination)
-        self.pseudo_sum = pseudo_header(self.local[0], destination, PROTOCOL_TCP, 0)
-        headers = 40 if len(destination) == 4 else 60
-        mss = min(self.peer_mss, self.path_mtu - headers)
-        if self.options.max_segment:
-            mss = min(mss, self.options.max_segment)
-        mss = max(mss, MIN_MSS) - (STAMP_SIZE if self.ts_ok else 0)
-        limit = min(ip.max_segment(destination), 0xFFFF - headers - STAMP_SIZE)
-        self.segment_limit = max(limit - limit % mss, mss)
-        if mss != self.mss:
-            self.mss = mss
-            self.congestion.change_mss(mss)
-
-    # one segment
-
-    def receive_window(self) -> int:
-        """The window field's value; moves our right edge if that is worth the peer's while."""
-        queue = self.receive_queue
-        edge = self.rcv_nxt + self.rcv_buffer - (0 if queue is None else queue.size)
-        gain = edge - self.rcv_adv
-        # RFC 9293 3.8.6.2.2: no window that opens by less than a segment, lest it turn silly.
-        if gain > 0 and (gain >= self.rcv_mss or gain >= self.rcv_buffer >> 1):
-            most = self.rcv_nxt + (0xFFFF << self.rcv_scale)
-            self.rcv_adv = edge if edge < most else max(most, self.rcv_adv)
-        # Rounding down takes back less than one unit of scale; we accept data up to `rcv_adv` all
-        # the same (RFC 7323 2.4).
-        return min((self.rcv_adv - self.rcv_nxt) >> self.rcv_scale, 0xFFFF)
-
-    def emit(self, seq: int, flags: int, payload: Buffer, now: float, gso_size: int = 0) -> None:
-        """Send one segment (or super-segment) with everything we have to say on it."""
-        queue = self.receive_queue
-        if queue is not None and self.sack_ok and queue.has_report():
-            self._emit_with_sack(seq, flags, payload, now, gso_size)
-            return
-        window = self.receive_window()
-        layer = self.layer
-        ack = self.rcv_nxt & MASK
-        seq &= MASK
-        src_port = self.local[1]
-        dst_port = self.remote[1]
-        stamp = 0
-        if self.ts_ok:
-            words = 0x8000 | flags
-            stamp = (int(now * 1000) + self.ts_offset) & MASK
-            length = len(payload) + 32
-        else:
-            words = 0x5000 | flags
-            length = len(payload) + 20
-        if gso_size or not self.needs_checksum:
-            state = CHECKSUM_PARTIAL
-            check = fold(self.pseudo_sum + length)
-        else:
-            # Modulo 65535 a 32-bit field is the sum of its halves: no need to pack twice.
-            state = CHECKSUM_COMPLETE
-            total = self.pseudo_sum + length + src_port + dst_port + seq + ack + words + window
-            if self.ts_ok:
-                total += _STAMP_WORD + stamp + self.ts_recent
-            if payload:
-                total += sum_of(payload)
-            check = fold(total) ^ 0xFFFF
-        if self.ts_ok:
-            header = _STAMPED.pack(
-                src_port, dst_port, seq, ack, words, window, check, 0,
-                _STAMP_WORD, stamp, self.ts_recent,
-            )  # fmt: skip
-        else:
-            header = _PLAIN.pack(src_port, dst_port, seq, ack, words, window, check, 0)
-        self.last_ack_sent = self.rcv_nxt
-        self.ack_octets = 0
-        self.ack_now = False
-        self.ack_at = inf
-        layer.counters.tcp_out += 1
-        layer.ip.send(
-            self.local[0],
-            self.remote[0],
-            PROTOCOL_TCP,
-            header,
-            payload,
-            now,
-            checksum=state,
-            gso_size=gso_size,
-            hop_limit=self.options.hop_limit,
-            traffic_class=self.options.traffic_class & 0xFC,
-        )
-
-    def _emit_with_sack(
-        self, seq: int, flags: int, payload: Buffer, now: float, gso_size: int
-    ) -> None:
-        """`emit`, with as many SACK blocks as there is room for."""
-        room = 40 - (STAMP_SIZE if self.ts_ok else 0)
-        if payload:
-            # Full segments leave no room: MSS was computed without SACK blocks (RFC 6691).
-            room = min(room, self.mss - len(payload) if not gso_size else 0)
-        limit = min((room - 4) // 8, 4)
-        blocks: tuple[tuple[int, int], ...] = ()
-        if limit > 0 and self.receive_queue is not None:
-            blocks = tuple(
-                (left & MASK, right & MASK) for left, right in self.receive_queue.sack_blocks(limit)
-            )
-        header = TcpHeader(
-            self.local[1],
-            self.remote[1],
-            seq & MASK,
-            self.rcv_nxt & MASK,
-            flags,
-            self.receive_window(),
-            sack_blocks=blocks,
-            timestamp=(self.timestamp(now), self.ts_recent) if self.ts_ok else None,
-        )
-        self.last_ack_sent = self.rcv_nxt
-        self.ack_octets = 0
-        self.ack_now = False
-        self.ack_at = inf
-        self.layer.send_header(
-            self.local[0],
-            self.remote[0],
-            header,
-            now,
-            payload,
-            gso_size=gso_size,
-            hop_limit=self.options.hop_limit,
-            traffic_class=self.options.traffic_class & 0xFC,
-        )
-
-    def timestamp(self, now: float) -> int:
-        """Our TSval at *now*: milliseconds (RFC 7323 5.4), from an offset that is hard to guess."""
-        return (int(now * 1000) + self.ts_offset) & MASK
-
-    def send_ack(self, now: float) -> None:
-        """Send a segment without data that says where we are."""
-        self.emit(self.snd_nxt, ACK, b"", now)
-
-    def send_challenge(self, now: float) -> None:
-        """Answer something unacceptable with an ACK, but not too often (RFC 5961 sections 5, 7)."""
-        if now - self.challenged_at < CHALLENGE_INTERVAL or not self.layer.may_challenge(now):
-            self.layer.counters.tcp_challenges_limited += 1
-            return
-        self.challenged_at = now
-        self.layer.counters.tcp_challenges_out += 1
-        self.send_ack(now)
-
-    def send_reset(self, now: float) -> None:
-        """Tell the peer that this connection is no more."""
-        self.layer.counters.tcp_resets_out += 1
-        self.emit(self.snd_nxt, RST | ACK, b"", now)
-
-    # data
 
     def bounded_timeout(self, now: float) -> float:
         """When the retransmission timer is due; see `recovery`."""
@@ -200,6 +34,10 @@ class Sender(Tcb):
 
     def schedule_tail_probe(self, now: float) -> None:
         """Arm the tail loss probe; see `rack`."""
+        raise NotImplementedError
+
+    def probe_mtu(self, room: int, now: float) -> bool:
+        """Send a larger segment than usual to see whether it arrives; see `sizing`."""
         raise NotImplementedError
 
     def transmit(self, now: float, room: int) -> int:
@@ -213,6 +51,7 @@ class Sender(Tcb):
         if not board.pieces and self.persist_at == inf:
             self.progress_at = now
         mss = self.mss
+        rate = congestion.pacing_rate(self.rtt.srtt) if congestion.is_paced else 0.0
         count = 0
         is_limited = False
         while count < room:
@@ -235,6 +74,11 @@ class Sender(Tcb):
                 self._send_new(seq, 0, now)
                 count += 1
                 continue
+            if self.mtu_search is not None and self.probe_mtu(min(available, usable, quota), now):
+                count += 1
+                continue
+            if now < self.pace_at:
+                break
             size = min(available, usable, self.segment_limit)
             if size > quota:
                 is_limited = True
@@ -250,6 +94,11 @@ class Sender(Tcb):
                     break
             self._send_new(seq, size, now)
             count += 1
+            if rate:
+                # A fair share of lateness is made up for, or a coarse clock would halve the rate.
+                self.pace_at = max(self.pace_at, now - 0.01) + size / rate
+        if rate and self.pace_at > now and self._is_held_back():
+            self.arm(self.pace_at)
         if count:
             self.must_resend = False
             self.last_sent_at = now
@@ -300,7 +149,13 @@ class Sender(Tcb):
             payload = self.send_queue.cut(seq, size)
         if flags & FIN:
             end += 1
-        self.emit(seq, flags, payload, now, mss if size > mss else 0)
+        if self.ecn_ok and size:
+            if self.cwr_pending:
+                flags |= CWR
+                self.cwr_pending = False
+            self.emit(seq, flags, payload, now, mss if size > mss else 0, ECT_0)
+        else:
+            self.emit(seq, flags, payload, now, mss if size > mss else 0)
         self.board.add(seq, end, mss, now)
         self.snd_nxt = end
         if self.loss_state == RECOVERY:
@@ -326,6 +181,7 @@ class Sender(Tcb):
         if end > self.write_end:
             flags |= FIN
         self.must_resend = False
+        self.resent += size
         self.undo_octets += size
         if self.repair_at < 0:
             self.repair_at = now
@@ -349,6 +205,8 @@ class Sender(Tcb):
 
     def is_window_used(self) -> bool:
         """True if a larger congestion window would make a difference (RFC 7661 section 3)."""
+        if self.snd_una < self.cwr_end:
+            return False  # the window was reduced for an ECN mark in this round trip
         if self.is_cwnd_limited:
             return True
         congestion = self.congestion

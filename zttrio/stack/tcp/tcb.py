@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .congestion import Congestion
     from .layer import TcpLayer
+    from .mtu import MtuSearch
     from .receivequeue import ReceiveQueue
     from .rtt import RttEstimator
     from .scoreboard import Scoreboard
@@ -95,6 +96,13 @@ class Tcb(Endpoint):
     snd_scale: int = 0
     rcv_scale: int = 0
     ts_offset: int = 0
+    ecn_ok: bool = False
+    ecn_echo: bool = False
+    """Packets came marked, and the peer has not answered that yet: ECE on everything we send."""
+    cwr_pending: bool = False
+    """The next new data says that we have slowed down."""
+    cwr_end: int = 0
+    """`snd_nxt` when we slowed down last for a mark; once for each round trip."""
 
     # sending
     snd_una: int = 0
@@ -109,6 +117,7 @@ class Tcb(Endpoint):
     """A FIN follows `write_end`."""
     send_queue: SendQueue | None = None
     send_buffer: int = 0
+    """Octets that may wait to be acknowledged, at present."""
     small_end: int = 0
     """End of the last segment sent that was not full (Minshall's variant of RFC 896)."""
     last_sent_at: float = 0.0
@@ -117,6 +126,12 @@ class Tcb(Endpoint):
     """The window, not the program or the peer, has held us back in the current round."""
     max_flight: int = 0
     usage_end: int = 0
+    resent: int = 0
+    """Octets sent more than once, since the beginning."""
+    mtu_search: MtuSearch | None = None
+    """Set once large segments have vanished."""
+    pace_at: float = 0.0
+    """When the next segment may go out, if sending is paced."""
     pushed: int = 0
     """Data before this is sent without waiting for more of it (TCP_CORK's time is up)."""
 
@@ -166,6 +181,7 @@ class Tcb(Endpoint):
     rcv_adv: int = 0
     """Right edge of the widest window we have announced; it never moves back."""
     rcv_buffer: int = 0
+    """Octets that may wait to be read, at present."""
     receive_queue: ReceiveQueue | None = None
     fin_seq: int | None = None
     """Where the peer's stream ends, once we know."""
@@ -179,6 +195,9 @@ class Tcb(Endpoint):
     ack_octets: int = 0
     """Received since the last ACK we sent."""
     ack_now: bool = False
+    tuned_at: float = 0.0
+    """When `rcv_buffer` was last judged, and at which octet."""
+    tuned_seq: int = 0
     quick_acks: int = 0
     """How many more ACKs are not delayed at all."""
     is_interactive: bool = False
@@ -201,6 +220,8 @@ class Tcb(Endpoint):
     ack_at: float = inf
     life_at: float = inf
     """Keep-alive, or the end of an orphan in FIN_WAIT_2."""
+    keep_probes: int = 0
+    """Keep-alive probes since the peer was heard of last."""
 
     def __attrs_pre_init__(self) -> None:
         Endpoint.__init__(self)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zttrio.header.tcp import ACK, FIN, RST, SYN, TcpHeader
 
-from .send import CHALLENGE_INTERVAL
+from .emit import CHALLENGE_INTERVAL
 from .seq import MASK, is_newer, unwrap
 from .state import TIME_WAIT
 
