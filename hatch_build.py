@@ -30,7 +30,7 @@ LIBRARIES: dict[str, tuple[str, list[str], str]] = {
         ["-ftls-model=initial-exec", "-Wl,-z,nodelete", "-Wl,-Bsymbolic", "-ldl", "-lpthread"],
         "zttrio run --via preload",
     ),
-    "libzttrio_kernels.so": ("native/kernels.c", ["-O3"], "the fast path on encrypted wires"),
+    "libzttrio_kernels.so": ("native/kernels.c", ["-O3"], "the fast path on wires of plain frames"),
 }
 
 

@@ -17,7 +17,7 @@ from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, CHECKSUM_VERIFIED, Frame
 if TYPE_CHECKING:
     from .frame import Buffer
 
-__all__ = ["finish_checksum", "locate_checksum", "split", "split_datagrams"]
+__all__ = ["finish_checksum", "locate_checksum", "locate_segment", "split", "split_datagrams"]
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
@@ -72,9 +72,8 @@ def split(frame: Frame, mtu: int | None = None) -> list[Frame]:
     """
     if not frame.gso_size:
         return [finish_checksum(frame)]
-    header, payload, protocol, start, data_at, end = _locate(frame)
-    if protocol != ipv4.PROTOCOL_TCP:
-        raise HeaderError(f"super-segment of protocol {protocol}: must be TCP")
+    start, data_at, end = locate_segment(frame)
+    header, payload = frame.header, frame.payload
     if data_at == len(header):
         payload = memoryview(payload)[: end - data_at]
     else:
@@ -189,6 +188,18 @@ def locate_checksum(frame: Frame) -> tuple[int, int]:
     """
     _, _, protocol, start, _, _ = _locate(frame)
     return protocol, start
+
+
+def locate_segment(frame: Frame) -> tuple[int, int, int]:
+    """Where in *frame* the TCP header and its payload begin, and where the packet ends.
+
+    Raises:
+        HeaderError: this is no whole TCP segment.
+    """
+    _, _, protocol, start, data_at, end = _locate(frame)
+    if protocol != ipv4.PROTOCOL_TCP:
+        raise HeaderError(f"super-segment of protocol {protocol}: must be TCP")
+    return start, data_at, end
 
 
 def _locate(frame: Frame) -> tuple[Buffer, Buffer, int, int, int, int]:

@@ -1,0 +1,299 @@
+"""Loops over octets, in C if the package was built with a compiler, in Python if not.
+
+Knows headers and sums, and no protocol state.  Every function has a twin of the same signature
+in Python, whose name ends in ``_in_python``; the same tests run against both.  The environment
+variable ``ZTTRIO_PURE=1`` makes this module use the twins even if the library is there.
+
+A wire whose other side is a plain cable calls these at its edge: with `split` the stack may send
+super-segments there too, and with `merge` it receives them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from .header.checksum import finish, fold, pseudo_header, sum_of
+from .header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from .header.frame import (
+    CHECKSUM_COMPLETE,
+    CHECKSUM_PARTIAL,
+    CHECKSUM_VERIFIED,
+    Frame,
+)
+from .header.ipv4 import PROTOCOL_TCP
+from .header.offload import locate_segment
+from .header.offload import split as split_in_python
+from .header.tcp import ACK, PSH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "MERGE_LIMIT",
+    "is_native",
+    "merge",
+    "merge_in_python",
+    "split",
+    "split_in_python",
+    "sum_of",
+]
+
+LIBRARY = Path(__file__).parent / "_native" / "libzttrio_kernels.so"
+ABI = 1
+MERGE_LIMIT = 256
+"""Frames that `merge` takes at once."""
+
+_IP_AT = 14
+_MAX_PACKET = 0xFFFF
+_COLUMNS = 5
+_TABLE = (ctypes.c_uint32 * (_COLUMNS * MERGE_LIMIT))()
+_ROWS = memoryview(_TABLE).cast("B").cast("I")
+_LENGTHS = (ctypes.c_uint32 * MERGE_LIMIT)()
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """The library, or None if it is not there, not for this machine, or of another version."""
+    if os.environ.get("ZTTRIO_PURE") == "1":
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.zttrio_start() != ABI:
+            return None
+    except (OSError, AttributeError):
+        return None
+    library.zttrio_sum.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+    library.zttrio_sum.restype = ctypes.c_uint32
+    library.zttrio_split.argtypes = (
+        ctypes.c_char_p,
+        *(ctypes.c_size_t,) * 4,
+        ctypes.POINTER(ctypes.c_char),
+    )
+    library.zttrio_split.restype = ctypes.c_uint32
+    library.zttrio_merge.argtypes = (
+        ctypes.POINTER(ctypes.c_char),
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_uint32),
+        ctypes.c_uint32,
+        ctypes.POINTER(ctypes.c_char),
+        ctypes.POINTER(ctypes.c_uint32),
+    )
+    library.zttrio_merge.restype = ctypes.c_uint32
+    return library
+
+
+_library = _load(LIBRARY)
+is_native = _library is not None
+"""Whether the C library is in use."""
+
+
+def _split_natively(frame: Frame, mtu: int | None = None) -> list[Frame]:
+    assert _library is not None  # noqa: S101 - chosen below
+    found = locate_segment(frame) if frame.gso_size else None
+    if found is None:
+        return split_in_python(frame, mtu)
+    start, data_at, end = found
+    size = frame.gso_size
+    if mtu is not None:
+        size = min(size, mtu - (data_at - _IP_AT))
+        if size <= 0:
+            raise ValueError(f"mtu {mtu}: no room behind {data_at - _IP_AT} octets of headers")
+    count = max(1, -(-(end - data_at) // size))
+    total = end + (count - 1) * data_at
+    out = bytearray(total)
+    _library.zttrio_split(
+        bytes(frame), end, start, data_at, size, ctypes.byref(ctypes.c_char.from_buffer(out))
+    )
+    state = CHECKSUM_VERIFIED if frame.checksum == CHECKSUM_VERIFIED else CHECKSUM_COMPLETE
+    view = memoryview(out)
+    step = data_at + size
+    return [Frame(view[at : at + step], b"", 0, state) for at in range(0, total, step)]
+
+
+def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[Frame]:
+    """The frames of a burst, with TCP segments that belong together merged into super-segments.
+
+    The rules are those of Linux's GRO: segments of one flow, each the next of the one before, with
+    data, no flags but ACK and PSH, and headers that differ in nothing but sequence number,
+    identification, length and checksum; a short one or one with PSH is the last.  No segment
+    overtakes another of its flow.  Merged segments are CHECKSUM_PARTIAL, and only merged if their
+    checksums were right; TCP segments that stay alone are CHECKSUM_VERIFIED if theirs was, and
+    everything else is CHECKSUM_COMPLETE, for the stack to look at.
+
+    Args:
+        buffer: the burst; frame *i* starts at ``i * stride``.  It may be reused at once.
+        stride: octets from one frame's start to the next.
+        lengths: octets of each frame, at least 14 and at most *stride*; at most `MERGE_LIMIT`.
+    """
+    made: list[_Group] = []
+    open_groups: dict[bytes, _Group] = {}
+    for number, length in enumerate(lengths):
+        at = number * stride
+        octets = bytes(buffer[at : at + length])
+        found = _look_at(octets)
+        if found is None:
+            made.append(_Group(octets))
+            continue
+        tcp_at, data_at, end = found
+        payload = end - data_at
+        flags = octets[tcp_at + 13]
+        addresses_at = _IP_AT + 12 if tcp_at == _IP_AT + 20 else _IP_AT + 8
+        flow = octets[addresses_at : tcp_at + 4]
+        seq = int.from_bytes(octets[tcp_at + 4 : tcp_at + 8], "big")
+        group = open_groups.get(flow)
+        if group is not None:
+            if (
+                payload
+                and flags & ~PSH == ACK
+                and payload <= group.gso_size
+                and seq == group.next_seq
+                and data_at - _IP_AT + group.payload + payload <= _MAX_PACKET
+                and _fixed_parts(octets, tcp_at, data_at)
+                == _fixed_parts(group.octets, tcp_at, group.data_at)
+            ):
+                group.pieces.append(octets[data_at:end])
+                group.payload += payload
+                group.next_seq = (seq + payload) & 0xFFFF_FFFF
+                group.has_push |= flags & PSH
+                if flags & PSH or payload < group.gso_size:
+                    del open_groups[flow]
+                continue
+            del open_groups[flow]
+        group = _Group(octets, CHECKSUM_VERIFIED)
+        made.append(group)
+        group.tcp_at, group.data_at, group.end = tcp_at, data_at, end
+        group.gso_size = group.payload = payload
+        if payload and flags == ACK:
+            group.next_seq = (seq + payload) & 0xFFFF_FFFF
+            open_groups[flow] = group
+    return [group.frame() for group in made]
+
+
+class _Group:
+    """Segments that are becoming one, or anything else, alone."""
+
+    __slots__ = (
+        "data_at", "end", "gso_size", "has_push", "next_seq", "octets", "payload", "pieces",
+        "state", "tcp_at",
+    )  # fmt: skip
+
+    def __init__(self, octets: bytes, state: int = CHECKSUM_COMPLETE) -> None:
+        self.octets = octets
+        self.state = state
+        self.pieces: list[bytes] = []
+        self.has_push = 0
+        self.tcp_at = self.data_at = self.end = 0
+        self.gso_size = self.payload = self.next_seq = 0
+
+    def frame(self) -> Frame:
+        octets = self.octets
+        if not self.pieces:
+            if self.payload and self.end == len(octets):
+                view = memoryview(octets)
+                return Frame(octets[: self.data_at], view[self.data_at :], 0, self.state)
+            return Frame(octets, b"", 0, self.state)
+        tcp_at, data_at = self.tcp_at, self.data_at
+        header = bytearray(octets[:data_at])
+        total = data_at - _IP_AT + self.payload
+        if header[_IP_AT] >> 4 == 4:
+            header[_IP_AT + 2 : _IP_AT + 4] = total.to_bytes(2, "big")
+            header[_IP_AT + 10 : _IP_AT + 12] = b"\0\0"
+            check = finish(sum_of(header[_IP_AT : _IP_AT + 20]))
+            header[_IP_AT + 10 : _IP_AT + 12] = check.to_bytes(2, "big")
+        else:
+            header[_IP_AT + 4 : _IP_AT + 6] = (total - 40).to_bytes(2, "big")
+        header[tcp_at + 13] |= self.has_push
+        check = fold(_pseudo_sum(octets, tcp_at, data_at - tcp_at + self.payload))
+        header[tcp_at + 16 : tcp_at + 18] = check.to_bytes(2, "big")
+        payload = b"".join((memoryview(octets)[data_at : self.end], *self.pieces))
+        return Frame(bytes(header), memoryview(payload), self.gso_size, CHECKSUM_PARTIAL)
+
+
+def _pseudo_sum(octets: bytes, tcp_at: int, length: int) -> int:
+    if tcp_at == _IP_AT + 20:
+        source, destination = octets[26:30], octets[30:34]
+    else:
+        source, destination = octets[22:38], octets[38:54]
+    return pseudo_header(source, destination, PROTOCOL_TCP, length)
+
+
+def _look_at(octets: bytes) -> tuple[int, int, int] | None:
+    """Where TCP header, payload and packet begin, begin and end; None if checksums are not right.
+
+    Only for packets without IP options, extension headers and fragments.
+    """
+    length = len(octets)
+    if length < _IP_AT + 40:
+        return None
+    ethertype = octets[12] << 8 | octets[13]
+    if ethertype == ETHERTYPE_IPV4 and octets[14] == 0x45:
+        if octets[23] != PROTOCOL_TCP or (octets[20] & 0x3F) | octets[21]:
+            return None
+        if int.from_bytes(octets[14:34], "big") % 0xFFFF:
+            return None
+        start, end = 34, 14 + (octets[16] << 8 | octets[17])
+    elif ethertype == ETHERTYPE_IPV6 and octets[14] >> 4 == 6:
+        if octets[20] != PROTOCOL_TCP:
+            return None
+        start, end = 54, 54 + (octets[18] << 8 | octets[19])
+    else:
+        return None
+    if not start + 20 <= end <= length:
+        return None
+    data_at = start + (octets[start + 12] >> 4) * 4
+    if not start + 20 <= data_at <= end:
+        return None
+    segment = memoryview(octets)[start:end]
+    if (_pseudo_sum(octets, start, end - start) + sum_of(segment)) % 0xFFFF:
+        return None
+    return start, data_at, end
+
+
+def _fixed_parts(octets: bytes, tcp_at: int, data_at: int) -> bytes:
+    """What must be the same in two segments that are merged, except addresses and ports."""
+    ip = octets[15:16] + octets[20:23] if tcp_at == 34 else octets[14:18] + octets[21:22]
+    return b"".join(
+        (
+            octets[:14],
+            ip,
+            octets[tcp_at + 8 : tcp_at + 13],
+            octets[tcp_at + 14 : tcp_at + 16],
+            octets[tcp_at + 18 : data_at],
+        )
+    )
+
+
+def _merge_natively(buffer: bytearray, stride: int, lengths: list[int]) -> list[Frame]:
+    assert _library is not None  # noqa: S101 - chosen below
+    count = len(lengths)
+    if not 0 < count <= MERGE_LIMIT or len(buffer) < count * stride:
+        raise ValueError(f"merge: {count} frames in {len(buffer)} octets")
+    _LENGTHS[:count] = cast("list[ctypes.c_uint32 | int]", lengths)
+    out = bytearray(sum(lengths))
+    rows = _library.zttrio_merge(
+        ctypes.byref(ctypes.c_char.from_buffer(buffer)),
+        stride,
+        _LENGTHS,
+        count,
+        ctypes.byref(ctypes.c_char.from_buffer(out)),
+        _TABLE,
+    )
+    view = memoryview(out)
+    table = _ROWS[: rows * _COLUMNS].tolist()
+    frames = []
+    for row in range(0, rows * _COLUMNS, _COLUMNS):
+        at, length, cut, gso_size, state = table[row : row + _COLUMNS]
+        if 0 < cut < length:
+            header = bytes(view[at : at + cut])
+            frames.append(Frame(header, view[at + cut : at + length], gso_size, state))
+        else:
+            frames.append(Frame(bytes(view[at : at + length]), b"", 0, state))
+    return frames
+
+
+split: Callable[..., list[Frame]] = _split_natively if is_native else split_in_python
+merge: Callable[[bytearray, int, list[int]], list[Frame]] = (
+    _merge_natively if is_native else merge_in_python
+)
