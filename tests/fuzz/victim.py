@@ -33,6 +33,9 @@ MAC = bytes.fromhex("02000a000001")
 PEER_MAC = bytes.fromhex("02000a000002")
 US = packed("10.0.0.1")
 PEER = packed("10.0.0.2")
+US6 = packed("fd00::1")
+PEER6 = packed("fd00::2")
+GROUPS = (packed("239.1.2.3"), packed("ff05::1234"))
 TCP_PORT = 80
 UDP_PORT = 5000
 
@@ -72,7 +75,7 @@ LIMITS = {
     "dead gateways": selection.DEAD_LIMIT,
     "addresses": 3 + routers.MAX_ADDRESSES,
     "addresses being verified": 2 + routers.MAX_ADDRESSES,
-    "groups": 6 + routers.MAX_ADDRESSES,
+    "groups": 2 + 2 + 2 + routers.MAX_ADDRESSES + 1,
     "reports of membership": 2 * (membership.CHANGE_LIMIT + GROUP_LIMIT),
     "pings": 1,
     "ports": 8,
@@ -91,11 +94,20 @@ class Victim:
         stack.neighbors.use(PEER, US, self.now)
         answer = arp.ArpPacket(arp.REPLY, PEER_MAC, PEER, MAC, US).emit()
         self.put([Frame(EthernetHeader(MAC, PEER_MAC, ETHERTYPE_ARP).emit() + answer)])
-        stack.udp.open().bind(None, UDP_PORT)
+        stack.add_address(ip_interface("fd00::1/64"), self.now)
+        self.link_local = next(
+            entry.packed for entry in stack.addresses.of_family(16) if entry.packed != US6
+        )
+        stack.neighbors.learn(PEER6, PEER_MAC, self.now, may_evict=True)
+        member = stack.udp.open()
+        member.bind(None, UDP_PORT)
+        for group in GROUPS:
+            member.join_group(group)
         stack.udp.open().connect((PEER, 53), self.now)
         stack.icmp.ping(PEER, self.now)
         stack.tcp.listen(stack.tcp.bind(None, TCP_PORT), 4, self.now)
         stack.tcp.connect((PEER, 80), self.now)
+        stack.tcp.connect((PEER6, 80), self.now)
         self.sent = stack.frames_to_send(self.now, 10_000)
 
     def put(self, frames: Sequence[Frame]) -> None:
