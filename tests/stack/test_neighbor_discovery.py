@@ -551,3 +551,26 @@ def test_options_in_front_do_not_hide_neighbor_discovery() -> None:
     content = emit_options(PROTOCOL_ICMPV6, ()) + message.emit(PEER6, US6)
     host.put(frame6(packet6(content, DESTINATION_OPTIONS, hop_limit=255)))
     assert len(host.take6()) == 1
+
+
+# addresses of the wire's own prefix
+
+
+def test_a_wires_own_prefix_gives_an_address_on_the_link() -> None:
+    host = Host("10.0.0.1/24")
+    assert not host.stack.has_ipv6
+    host.stack.start_ipv6(0.0, packed("fd00:1::"))
+    host.stack.start_ipv6(0.0, packed("fd00:1::"))  # once is enough
+    assert host.stack.has_ipv6
+    entries = host.stack.addresses.of_family(16)
+    assert [entry.packed[:8].hex() for entry in entries] == ["fe80000000000000", "fd00000100000000"]
+    assert [entry.is_optimistic for entry in entries] == [True, True]
+    assert host.stack.is_neighbor(packed("fd00:1::5"))
+    assert len(probes(host, 10.0)) == 2
+
+
+def test_where_hardware_addresses_are_unique_nothing_is_probed() -> None:
+    stack = Stack(mac=MAC, mtu=1500, rng=random.Random(1), has_unique_mac=True)
+    stack.start_ipv6(0.0, packed("fd00:1::"))
+    assert not any(entry.is_optimistic for entry in stack.addresses.of_family(16))
+    assert stack.sizes["addresses being verified"] == 0
