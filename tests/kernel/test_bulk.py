@@ -28,12 +28,12 @@ UDP_SEGMENT = 103  # linux/udp.h
 
 
 @asynccontextmanager
-async def open_network(mtu: int, *, offload: bool) -> AsyncGenerator[Network, None]:
+async def open_network(mtu: int, how: str) -> AsyncGenerator[Network, None]:
     run("ip", "tuntap", "add", "dev", "tap7", "mode", "tap")
     run("ip", "address", "add", f"{KERNEL}/24", "dev", "tap7")
     run("ip", "link", "set", "tap7", "mtu", str(mtu))
     run("ip", "link", "set", "tap7", "up")
-    wire = Tap("tap7", offload=offload)
+    wire = Tap("tap7", offload=how == "offload", coalesce=how == "coalesce")
     async with Network(wire=wire, addresses=[f"{OURS}/24"]) as network:
         yield network
 
@@ -45,9 +45,9 @@ def blocking(work: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
+@pytest.mark.parametrize("how", ["offload", "coalesce", "plain"])
 @pytest.mark.parametrize("mtu", [1500, 9000, 65521])
-async def test_megabytes_arrive_whole_in_both_directions(mtu: int, offload: bool) -> None:
+async def test_megabytes_arrive_whole_in_both_directions(mtu: int, how: str) -> None:
     payload = random.Random(mtu).randbytes(SIZE)
     back = payload[::-1]
     received: list[bytes] = []
@@ -61,7 +61,7 @@ async def test_megabytes_arrive_whole_in_both_directions(mtu: int, offload: bool
             received.append(digest.digest())
             sender.join()
 
-    async with open_network(mtu, offload=offload) as network:
+    async with open_network(mtu, how) as network:
         server = socket.create_server((KERNEL, 5001))
         thread = blocking(partial(kernel_end, server))
         async with (
@@ -82,16 +82,16 @@ async def test_megabytes_arrive_whole_in_both_directions(mtu: int, offload: bool
     assert digest.digest() == hashlib.sha256(back).digest()
     assert received == [hashlib.sha256(payload).digest()]
     assert "tcp_bad_checksum" not in counters
-    if offload and mtu == 1500:  # frames of many segments each
+    if how == "offload" and mtu == 1500:  # frames of many segments each
         assert counters["frames_received"] < SIZE / 1460
         assert counters["frames_sent"] < SIZE / 1460
 
 
-@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
-async def test_runs_of_datagrams_arrive_one_by_one(offload: bool) -> None:
+@pytest.mark.parametrize("how", ["offload", "coalesce", "plain"])
+async def test_runs_of_datagrams_arrive_one_by_one(how: str) -> None:
     """UDP_SEGMENT: where the device takes it, the kernel hands over 20 datagrams as one."""
     sent = random.Random(1).randbytes(19_500)
-    async with open_network(1500, offload=offload) as network:
+    async with open_network(1500, how) as network:
         with (
             await network.open_udp_socket(9) as udp,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
