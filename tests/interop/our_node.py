@@ -89,7 +89,7 @@ async def main() -> None:
     options = parser.parse_args()
     task = NodeTask(
         options.home,
-        planet=read_world(Path(options.planet)),
+        worlds=[read_world(Path(name)) for name in (options.planet, options.moon) if name],
         port=options.port,
         config=NodeConfig(protocol=options.protocol, validation_interval=0),
         relay=RelayConfig() if options.relay else None,
@@ -98,8 +98,6 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(task.run)
         emit(event="ready", address=task.node.address.hex())
-        if options.moon:
-            await task.set_world(read_world(Path(options.moon)))
         stdin = trio.lowlevel.FdStream(0)
         buffer = b""
         async for chunk in stdin:

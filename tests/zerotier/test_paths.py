@@ -42,6 +42,15 @@ def test_an_unconfirmed_path_is_asked_once_a_second() -> None:
     assert verbs(friend.send(messages.NOP, at=OTHER)) == ["HELLO"]
 
 
+def test_our_own_probe_does_not_keep_us_from_asking_when_the_other_sides_probe_arrives() -> None:
+    bench = Bench()
+    root, friend = bench.online(), bench.friend("10.1.0.1/1234")
+    hint = messages.Rendezvous(friend.address, OTHER).emit()
+    assert verbs(root.send(messages.RENDEZVOUS, hint)) == ["junk", "ECHO"]
+    # Real cores answer one ECHO a second, so ours may have been in vain.
+    assert verbs(friend.send(messages.ECHO, at=OTHER)) == ["OK", "HELLO"]
+
+
 def test_a_relayed_packet_says_nothing_about_paths() -> None:
     bench = Bench()
     friend = bench.friend("10.1.0.1/1234")

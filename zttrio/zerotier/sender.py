@@ -113,7 +113,10 @@ class Sender:
         self._epoch = epoch
         self._outbox: list[Datagram] = []
         self._waiting: deque[_Waiting] = deque()
+        # Two gates: the other side's probe often arrives right behind our own, and then a HELLO
+        # has to follow, because it may not answer our ECHO so soon after another one.
         self._probed: Gate[tuple[int, Endpoint]] = Gate(_PROBE_INTERVAL, _PROBE_KEYS)
+        self._asked: Gate[tuple[int, Endpoint]] = Gate(_PROBE_INTERVAL, _PROBE_KEYS)
 
     def take(self) -> list[Datagram]:
         """The datagrams to send, in order; the outbox is empty afterwards."""
@@ -256,7 +259,7 @@ class Sender:
 
     def confirm(self, peer: Peer, local: int, remote: Endpoint, now: float) -> None:
         """Ask *peer* whether it really is at *remote*: a HELLO, at most one a second (12.1)."""
-        if self._probed.allows((local, remote), now):
+        if self._asked.allows((local, remote), now):
             self.send_hello(peer, local, remote, now)
 
     def probe(self, peer: Peer, local: int, remote: Endpoint, now: float) -> None:
@@ -317,6 +320,7 @@ class Sender:
         """Forget what is too old to matter."""
         self.expected.expire(now)
         self._probed.expire(now)
+        self._asked.expire(now)
 
     # datagrams
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from zttrio.errors import IdentityError
+from zttrio._background import open_background
+from zttrio.errors import IdentityError, WireError
 from zttrio.zerotier.config import NodeConfig
 from zttrio.zerotier.crypto import open_backend
 from zttrio.zerotier.endpoint import Endpoint
@@ -28,6 +29,7 @@ from zttrio.zerotier.events import (
 )
 from zttrio.zerotier.identity import Identity
 from zttrio.zerotier.node import Node
+from zttrio.zerotier.world import PLANET
 
 from .home import CachedPeer, Home
 from .interfaces import interface_addresses
@@ -95,12 +97,13 @@ class NodeTask:
     Args:
         home: folder for identity, worlds and known peers; None keeps nothing.
         identity: with its secret; by default the one in *home*, or a new one.
-        planet: the main world; by default the one in *home*.  With neither the node knows no
-            roots, and sends nothing until it is given some.
+        worlds: a planet and moons to trust, stored in *home* beside or in place of those there
+            (a newer revision that is there stays).  Without any planet the node knows no roots,
+            and sends nothing until it is given some.
         port: UDP port, 0 for a random one.
         bind: packed addresses to use; empty for all.
         config: the node's numbers.
-        relay: how to relay, for a root.
+        relay: how to relay, for a root; one of the worlds has to list it.
         open_sockets: makes the sockets; tests pass their own.
     """
 
@@ -109,7 +112,7 @@ class NodeTask:
         home: str | os.PathLike[str] | None = None,
         *,
         identity: Identity | None = None,
-        planet: World | None = None,
+        worlds: Sequence[World] = (),
         port: int = 0,
         bind: Sequence[bytes] = (),
         config: NodeConfig | None = None,
@@ -130,7 +133,7 @@ class NodeTask:
         self._home_folder = home
         self._home: Home | None = None
         self._identity = identity
-        self._planet = planet
+        self._given = worlds
         self._port = port
         self._bind = bind
         self._config = NodeConfig() if config is None else config
@@ -154,7 +157,8 @@ class NodeTask:
 
         Raises:
             IdentityError: the identity is invalid, or a root says that it is somebody else's.
-            WireError: a file of the home folder is damaged, or a socket cannot be opened or died.
+            WireError: a file of the home folder is damaged, no world lists a node that is to
+                relay, or a socket cannot be opened or died.
         """
         self._home = None
         if self._home_folder is not None:
@@ -165,15 +169,16 @@ class NodeTask:
         try:
             self._make_node(identity, worlds, peers)
             try:
-                async with trio.open_nursery() as nursery:
+                async with open_background() as background:
                     for number, _ in enumerate(self._sockets):
-                        nursery.start_soon(self._receive, number)
-                    nursery.start_soon(self._keep_time)
-                    nursery.start_soon(self._check_identities)
-                    nursery.start_soon(self._drain_backlogs)
-                    nursery.start_soon(self._save_worlds)
-                    nursery.start_soon(self._watch_interfaces)
+                        background.start_soon(self._receive, number)
+                    background.start_soon(self._keep_time)
+                    background.start_soon(self._check_identities)
+                    background.start_soon(self._drain_backlogs)
+                    background.start_soon(self._save_worlds)
+                    background.start_soon(self._watch_interfaces)
                     task_status.started()
+                    await trio.sleep_forever()
             finally:
                 await self._save_peers()
         finally:
@@ -194,19 +199,21 @@ class NodeTask:
 
     async def _load(self) -> tuple[list[World], list[CachedPeer]]:
         """The worlds and peers to begin with."""
-        home, planet = self._home, self._planet
+        home = self._home
         worlds: list[World] = []
         peers: list[CachedPeer] = []
         if home is not None:
             worlds = await trio.to_thread.run_sync(home.load_worlds)
             peers = await trio.to_thread.run_sync(home.load_peers, time.time())
-        if planet is not None:
-            stored = [world for world in worlds if world.kind == planet.kind]
-            # A newer revision that has come over the network stays.
-            if not any(w.id == planet.id and w.timestamp > planet.timestamp for w in stored):
-                worlds = [world for world in worlds if world not in stored] + [planet]
-                if home is not None:
-                    await trio.to_thread.run_sync(home.save_world, planet)
+        for given in self._given:
+            # The planet is replaced whatever its ID; a moon only by the same moon.
+            is_planet = given.kind == PLANET
+            same = [w for w in worlds if w.kind == given.kind and (is_planet or w.id == given.id)]
+            if any(w.id == given.id and w.timestamp > given.timestamp for w in same):
+                continue
+            worlds = [world for world in worlds if world not in same] + [given]
+            if home is not None:
+                await trio.to_thread.run_sync(home.save_world, given)
         return worlds, peers
 
     async def _save_peers(self) -> None:
@@ -231,6 +238,8 @@ class NodeTask:
         self._tell_sockets()
         for world in worlds:
             node.set_world(world, now)
+        if self._relay is not None and not node.topology.is_root:
+            raise WireError(f"root {identity}: none of its worlds lists it")
         node.start(now)
         for peer in peers:
             node.add_peer(peer.identity, peer.endpoints, now)
