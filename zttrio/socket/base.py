@@ -11,6 +11,7 @@ import trio
 
 from zttrio.header.address import ip_text, is_link_local, packed
 
+from .multicast import INDEX
 from .options import Options
 from .standin import Nothing, StandIn
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Socket"]
 
 _WILDCARD = {kernel.AF_INET: "0.0.0.0", kernel.AF_INET6: "::"}  # noqa: S104 - our own network's
-SCOPE = 1  # sin6_scope_id of link-local addresses: a Network has one interface
+SCOPE = INDEX  # sin6_scope_id of link-local addresses: a Network has one interface
+_V6_ONLY = (kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY)
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 
 
@@ -271,20 +273,26 @@ class Socket(trio.socket.SocketType):
         """Set an option; it acts at once, also on a connection that is open.
 
         Raises:
-            OSError: ENOPROTOOPT, no such option here; EINVAL for the value; EBADF after close.
+            OSError: ENOPROTOOPT, no such option here; EINVAL for the value, and for IPV6_V6ONLY
+                once the socket has a port; EBADF after close.
         """
         if self._is_closed:
             raise OSError(errno.EBADF, "socket is closed")
         if value is None:
             value = bytes(optlen or 0)
-        self._options.set(level, optname, value)
-        self._configure()
+        if (level, optname) == _V6_ONLY and self._family == kernel.AF_INET6 and self._local()[1]:
+            raise OSError(errno.EINVAL, f"IPV6_V6ONLY: the socket has {self._local_text()} already")
+        self._set_option(level, optname, value)
         self._driver.flush()
 
     def _get_option(self, level: int, optname: int) -> int | bytes:
         if (level, optname) == (kernel.SOL_SOCKET, kernel.SO_ACCEPTCONN):
             return 0
         return self._options.get(level, optname)
+
+    def _set_option(self, level: int, optname: int, value: Any) -> None:
+        self._options.set(level, optname, value)
+        self._configure()
 
     def _configure(self) -> None:
         """Give the options to the endpoints there are."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from . import ancillary, multicast
 from .base import Socket
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from zttrio.driver import Driver
     from zttrio.header.frame import Buffer
     from zttrio.resolve import Resolver
-    from zttrio.stack.udp import Datagram, UdpEndpoint
+    from zttrio.stack.datagram import Control, Datagram, UdpEndpoint
 
 __all__ = ["DatagramSocket"]
 
@@ -32,6 +33,7 @@ class DatagramSocket(Socket):
 
     def __init__(self, driver: Driver, resolver: Resolver, family: int) -> None:
         super().__init__(driver, resolver, family)
+        self._multicast_interface: dict[int, int | bytes] = {}
         self._endpoint: UdpEndpoint = driver.stack.udp.open()
         self._attend(self._endpoint)
 
@@ -51,7 +53,31 @@ class DatagramSocket(Socket):
     def _get_option(self, level: int, optname: int) -> int | bytes:
         if (level, optname) == (kernel.SOL_SOCKET, kernel.SO_ERROR):
             return self._endpoint.take_error()
+        if (level, optname) in multicast.INTERFACE and self._knows(level):
+            return self._multicast_interface.get(level, multicast.DEFAULT_INTERFACE[level])
         return super()._get_option(level, optname)
+
+    def _set_option(self, level: int, optname: int, value: Any) -> None:
+        key = (level, optname)
+        if not self._knows(level):
+            pass
+        elif key in multicast.JOIN:
+            self._endpoint.join_group(multicast.group_of(level, value, self._driver.stack.ip))
+            return
+        elif key in multicast.LEAVE:
+            self._endpoint.leave_group(multicast.group_of(level, value, self._driver.stack.ip))
+            return
+        elif key in multicast.INTERFACE:
+            chosen = multicast.interface_of(level, value, self._driver.stack.ip)
+            self._multicast_interface[level] = chosen
+            if isinstance(chosen, bytes):
+                self._endpoint.multicast_source = chosen if any(chosen) else None
+            return
+        super()._set_option(level, optname, value)
+
+    def _knows(self, level: int) -> bool:
+        """IPv6 sockets have IPv4's options too, as they may work with it."""
+        return level != kernel.IPPROTO_IPV6 or self._family == kernel.AF_INET6
 
     async def bind(self, address: Any) -> None:
         """Take an address and port; port 0 picks one.
@@ -161,13 +187,18 @@ class DatagramSocket(Socket):
     async def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
-        """As `recvfrom`, with MSG_TRUNC if the datagram was cut; there is no ancillary data."""
-        del ancbufsize
+        """As `recvfrom`, with what was asked for by IP_PKTINFO, IPV6_RECVTCLASS and the like.
+
+        The flags have MSG_TRUNC if the datagram was cut, and MSG_CTRUNC if there was more to tell
+        than fits *ancbufsize* octets.
+        """
         datagram = await self._receive(bufsize, flags)
         if datagram is None:
             return b"", [], 0, None
-        cut = kernel.MSG_TRUNC if len(datagram.data) > bufsize else 0
-        return bytes(datagram.data[:bufsize]), [], cut, self._sockaddr(*datagram.source)
+        cut = int(kernel.MSG_TRUNC) if len(datagram.data) > bufsize else 0
+        found = ancillary.messages(datagram, self._options, self._family, self._driver.stack.ip)
+        told, missing = ancillary.fit(found, ancbufsize) if found else ([], 0)
+        return bytes(datagram.data[:bufsize]), told, cut | missing, self._sockaddr(*datagram.source)
 
     # sending
 
@@ -177,7 +208,9 @@ class DatagramSocket(Socket):
         await trio.lowlevel.checkpoint()
         await self._driver.wait_sendable()
 
-    async def _send(self, data: Buffer, address: Any, flags: int) -> int:
+    async def _send(
+        self, data: Buffer, address: Any, flags: int, control: Control | None = None
+    ) -> int:
         self._check()
         if flags and flags != MSG_NOSIGNAL:
             raise OSError(errno.EOPNOTSUPP, f"send: flags {flags:#x} are not supported")
@@ -187,7 +220,7 @@ class DatagramSocket(Socket):
             await self._driver.wait_sendable()
             self._check_waiting()
             try:
-                sent = self._endpoint.send(data, remote, trio.current_time())
+                sent = self._endpoint.send(data, remote, trio.current_time(), control)
             except BlockingIOError:
                 await self._waiters.wait_writable()
             else:
@@ -225,9 +258,12 @@ class DatagramSocket(Socket):
     ) -> int:
         """As `send` or `sendto`, from several buffers.
 
+        IP_PKTINFO and IPV6_PKTINFO choose the address that this datagram comes from, IP_TTL and
+        IPV6_HOPLIMIT, IP_TOS and IPV6_TCLASS override the socket's options.
+
         Raises:
-            OSError: EOPNOTSUPP for ancillary data, else as `sendto`.
+            OSError: EINVAL for other ancillary data or an address that is not ours, else as
+                `sendto`.
         """
-        if list(ancdata):
-            raise OSError(errno.EOPNOTSUPP, "sendmsg: ancillary data is not supported")
-        return await self._send(b"".join(buffers), address, flags)
+        control = ancillary.control(ancdata)
+        return await self._send(b"".join(buffers), address, flags, control)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Options"]
 
 _LINGER = struct.Struct("@ii")
-IP_BIND_ADDRESS_NO_PORT = 24  # Linux's; Python 3.11 has no name for it
+# Linux's numbers; Python 3.11 has no names for these
+IP_PKTINFO = 8
+IP_RECVTTL = 12
+IP_BIND_ADDRESS_NO_PORT = 24
 
 
 def _boolean(value: int) -> int:
@@ -37,6 +40,20 @@ def _half(value: int) -> int:
 def _octet(value: int) -> int:
     if not 0 <= value <= 255:
         raise OSError(errno.EINVAL, f"socket option: {value} is not 0 to 255")
+    return value
+
+
+def _traffic_class(value: int) -> int:
+    return 0 if value == -1 else _octet(value)  # RFC 3542 6.5: -1 is the default
+
+
+def _group_hops(value: int) -> int:
+    return 1 if value == -1 else _octet(value)  # 0 stays on this host
+
+
+def _zero_or_one(value: int) -> int:
+    if value not in (0, 1):
+        raise OSError(errno.EINVAL, f"socket option: {value} is neither 0 nor 1")
     return value
 
 
@@ -90,11 +107,18 @@ _BOTH = {
     (kernel.IPPROTO_IP, kernel.IP_TOS): _Option("traffic_class", 0, _octet, int),
     # A connection's port is chosen by its four-tuple here in any case.
     (kernel.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT): _Option(None, 0),
+    # Read by `zttrio.socket.ancillary`.
+    (kernel.IPPROTO_IP, IP_PKTINFO): _Option(None, 0),
+    (kernel.IPPROTO_IP, IP_RECVTTL): _Option(None, 0),
+    (kernel.IPPROTO_IP, kernel.IP_RECVTOS): _Option(None, 0),
 }
 _IPV6 = {
     (kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY): _Option(None, 0),
     (kernel.IPPROTO_IPV6, kernel.IPV6_UNICAST_HOPS): _Option("hop_limit", 64, _hops, int),
-    (kernel.IPPROTO_IPV6, kernel.IPV6_TCLASS): _Option("traffic_class", 0, _octet, int),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_TCLASS): _Option("traffic_class", 0, _traffic_class, int),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_RECVPKTINFO): _Option(None, 0),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_RECVHOPLIMIT): _Option(None, 0),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_RECVTCLASS): _Option(None, 0),
 }
 _TCP = {
     (kernel.SOL_SOCKET, kernel.SO_KEEPALIVE): _Option("keep_alive", 0),
@@ -113,13 +137,33 @@ _TCP = {
 }
 _UDP = {
     (kernel.SOL_SOCKET, kernel.SO_BROADCAST): _Option("may_broadcast", 0),
-    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_TTL): _Option("multicast_hop_limit", 1, _hops, int),
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_TTL): _Option(
+        "multicast_hop_limit", 1, _group_hops, int
+    ),
     (kernel.IPPROTO_IP, kernel.IP_MULTICAST_LOOP): _Option("multicast_loop", 1),
 }
+_UDP_IPV6 = {
+    (kernel.IPPROTO_IPV6, kernel.IPV6_MULTICAST_HOPS): _Option(
+        "multicast_hop_limit", 1, _group_hops, int
+    ),
+    (kernel.IPPROTO_IPV6, kernel.IPV6_MULTICAST_LOOP): _Option("multicast_loop", 1, _zero_or_one),
+}
+_NOT_FOR_STREAMS = {
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_TTL): errno.EINVAL,
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_IF): errno.EINVAL,
+    (kernel.IPPROTO_IP, kernel.IP_ADD_MEMBERSHIP): errno.EPROTO,
+    (kernel.IPPROTO_IP, kernel.IP_DROP_MEMBERSHIP): errno.EPROTO,
+    (kernel.IPPROTO_IPV6, kernel.IPV6_JOIN_GROUP): errno.EPROTO,
+    (kernel.IPPROTO_IPV6, kernel.IPV6_LEAVE_GROUP): errno.EPROTO,
+}
+"""What Linux says to stream sockets."""
 
 
 class Options:
     """The options of one socket.
+
+    On an IPv6 socket those of both levels are kept apart, but where both name the same setting of
+    the endpoint, IPv6's acts.
 
     Args:
         family: AF_INET or AF_INET6.
@@ -147,11 +191,17 @@ class Options:
         """SO_REUSEPORT."""
         return bool(self._values.get((kernel.SOL_SOCKET, kernel.SO_REUSEPORT)))
 
+    def is_on(self, level: int, name: int) -> bool:
+        """True if the option was set to something other than 0."""
+        return bool(self._values.get((level, name)))
+
     def _row(self, level: int, name: int) -> _Option:
         key = (level, name)
         row = _BOTH.get(key) or (_TCP if self._type == kernel.SOCK_STREAM else _UDP).get(key)
         if row is None and self._family == kernel.AF_INET6:
             row = _IPV6.get(key)
+            if row is None and self._type == kernel.SOCK_DGRAM:
+                row = _UDP_IPV6.get(key)
         if row is None:
             raise OSError(
                 errno.ENOPROTOOPT, f"socket option: level {level} option {name} is not known here"
@@ -188,17 +238,24 @@ class Options:
                 raise OSError(errno.EINVAL, "SO_LINGER: needs struct linger, two ints")
             self._linger = _LINGER.unpack_from(value)
             return
+        if self._type == kernel.SOCK_STREAM:
+            is_known = level == kernel.IPPROTO_IP or self._family == kernel.AF_INET6
+            if is_known and (code := _NOT_FOR_STREAMS.get((level, name))):
+                raise OSError(code, f"socket option: level {level} option {name} is for datagrams")
         row = self._row(level, name)
         if not isinstance(value, int):
-            if len(value) < 4:
+            if len(value) >= 4:
+                value = int.from_bytes(bytes(value[:4]), "little", signed=True)
+            elif level == kernel.IPPROTO_IP:  # BSD's options have one octet, and Linux takes that
+                value = value[0] if len(value) else 0
+            else:
                 raise OSError(errno.EINVAL, f"socket option: needs 4 octets, got {len(value)}")
-            value = int.from_bytes(bytes(value[:4]), "little", signed=True)
         self._values[level, name] = row.clean(value)
 
     def changes(self) -> dict[str, Any]:
         """Everything that was set, by the names of the endpoint."""
         changes: dict[str, Any] = {}
-        for key, value in self._values.items():
+        for key, value in sorted(self._values.items()):  # IPPROTO_IP before IPPROTO_IPV6
             row = self._row(*key)
             if row.name is not None:
                 changes[row.name] = row.convert(value)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .ports import Binding
     from .udp import UdpLayer
 
-__all__ = ["MEMBERSHIP_LIMIT", "OVERHEAD", "Datagram", "UdpEndpoint"]
+__all__ = ["MEMBERSHIP_LIMIT", "OVERHEAD", "Control", "Datagram", "UdpEndpoint"]
 
 OVERHEAD = 512  # octets charged for keeping a datagram, whatever its size; about what Python needs
 MEMBERSHIP_LIMIT = 20  # groups of one endpoint; Linux's igmp_max_memberships
@@ -46,6 +46,21 @@ class Datagram:
     traffic_class: int
 
 
+@attrs.frozen
+class Control:
+    """What one datagram has that others of its endpoint have not (RFC 3542 section 6).
+
+    Attributes:
+        source: the packed address it comes from, one of ours; None for the endpoint's.
+        hop_limit: 0 for the endpoint's.
+        traffic_class: DSCP and ECN, None for the endpoint's.
+    """
+
+    source: bytes | None = None
+    hop_limit: int = 0
+    traffic_class: int | None = None
+
+
 class UdpEndpoint(Endpoint):
     """One UDP socket of the stack.  Reports RD, WR (after a full wire) and ERR.
 
@@ -62,6 +77,8 @@ class UdpEndpoint(Endpoint):
         multicast_hop_limit: of what is sent to multicast groups; 0 keeps it on this host, and -1 is
             the default of 1.
         multicast_loop: members on this host get what we send to their group.
+        multicast_source: the packed address that IPv4 datagrams to groups come from, unless the
+            endpoint is bound to one; None for the usual one.
         traffic_class: DSCP and ECN of what is sent.
         memberships: packed addresses of the groups this endpoint has joined.
         is_closed: `close` was called.
@@ -81,6 +98,7 @@ class UdpEndpoint(Endpoint):
         "memberships",
         "multicast_hop_limit",
         "multicast_loop",
+        "multicast_source",
         "receive_buffer",
         "receive_queue",
         "remote",
@@ -101,6 +119,7 @@ class UdpEndpoint(Endpoint):
         self.hop_limit = 0
         self.multicast_hop_limit = 1
         self.multicast_loop = True
+        self.multicast_source: bytes | None = None
         self.traffic_class = 0
         self.memberships: set[bytes] = set()
         self.reuse_port = False
@@ -185,19 +204,26 @@ class UdpEndpoint(Endpoint):
 
     # data
 
-    def send(self, data: Buffer, remote: tuple[bytes, int] | None, now: float) -> int:
+    def send(
+        self,
+        data: Buffer,
+        remote: tuple[bytes, int] | None,
+        now: float,
+        control: Control | None = None,
+    ) -> int:
         """Send one datagram, and return its length.
 
         Args:
             data: the payload; `bytes` are kept by reference, anything else is copied.
             remote: packed address and port, or None for the connected peer.
             now: seconds.
+            control: what is different for this one.
 
         Raises:
             BlockingIOError: the wire is full; WR will be reported.
             OSError: an error that was pending (ECONNREFUSED and its kin), EDESTADDRREQ, EMSGSIZE,
-                ENETUNREACH, EACCES, EINVAL (port 0), EADDRNOTAVAIL (our address is gone), EPIPE,
-                EADDRINUSE (no port is left), EBADF.
+                ENETUNREACH, EACCES, EINVAL (port 0; a source that is not ours), EADDRNOTAVAIL (our
+                address is gone), EPIPE, EADDRINUSE (no port is left), EBADF.
         """
         self._check()
         if self._is_write_shut:
@@ -207,7 +233,7 @@ class UdpEndpoint(Endpoint):
             remote = self.remote
             if remote is None:
                 raise OSError(errno.EDESTADDRREQ, "send: no destination, and not connected")
-        return self._layer.send(self, data, remote, now)
+        return self._layer.send(self, data, remote, now, control)
 
     def receive(self) -> Datagram | None:
         """The oldest datagram that waits, or None.

@@ -15,6 +15,7 @@ from zttrio.header.address import (
     IPV6_UNSPECIFIED,
     ip_text,
     is_loopback,
+    is_multicast,
     is_unspecified,
     packed,
     unspecified,
@@ -23,7 +24,7 @@ from zttrio.header.checksum import fold, pseudo_header, transport_checksum
 from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL
 from zttrio.header.ipv4 import PROTOCOL_UDP
 
-from .datagram import OVERHEAD, Datagram, UdpEndpoint
+from .datagram import OVERHEAD, Control, Datagram, UdpEndpoint
 from .events import ERR, RD, WR
 from .path import GROUP, LOCAL
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .packet import Packet, PathError
     from .ports import Ports
 
-__all__ = ["OVERHEAD", "Datagram", "UdpEndpoint", "UdpLayer"]
+__all__ = ["OVERHEAD", "Control", "Datagram", "UdpEndpoint", "UdpLayer"]
 
 MAX_PAYLOAD = {4: 0xFFFF - 20 - udp.LENGTH, 16: 0xFFFF - udp.LENGTH}
 _LOOPBACKS = {4: packed("127.0.0.1"), 16: packed("::1")}
@@ -231,7 +232,12 @@ class UdpLayer:
             self._connected.setdefault((*remote, *endpoint.local), []).append(endpoint)
 
     def send(
-        self, endpoint: UdpEndpoint, data: Buffer, remote: tuple[bytes, int], now: float
+        self,
+        endpoint: UdpEndpoint,
+        data: Buffer,
+        remote: tuple[bytes, int],
+        now: float,
+        control: Control | None = None,
     ) -> int:
         """Send one datagram of *endpoint*; see `UdpEndpoint.send`."""
         address, port = _or_loopback(remote[0]), remote[1]
@@ -245,6 +251,10 @@ class UdpLayer:
         if not 0 < port <= 0xFFFF:
             raise OSError(errno.EINVAL, f"send: port {port} is not 1-65535")
         source = self._source(endpoint, address)
+        if control is not None and control.source is not None:
+            source = control.source
+            if len(source) != len(address) or not self._ip.is_local(source):
+                raise OSError(errno.EINVAL, f"send: {ip_text(source)} is not our address")
         path = self._ip.path(address)
         if path.kind != LOCAL and self._ip.is_congested:
             self._blocked[endpoint] = None
@@ -264,6 +274,11 @@ class UdpLayer:
         if path.kind == GROUP and not path.is_broadcast:
             hop_limit = endpoint.multicast_hop_limit
             leaves_host = hop_limit != 0
+        traffic_class = endpoint.traffic_class
+        if control is not None:
+            hop_limit = control.hop_limit or hop_limit
+            if control.traffic_class is not None:
+                traffic_class = control.traffic_class
         self._counters.udp_out += 1
         self._ip.send(
             source,
@@ -274,7 +289,7 @@ class UdpLayer:
             now,
             checksum=state,
             hop_limit=max(0, hop_limit),  # programs say -1 for the default
-            traffic_class=endpoint.traffic_class,
+            traffic_class=traffic_class,
             dont_fragment=length <= path.room,  # Linux's IP_PMTUDISC_WANT
             loop=bool(endpoint.multicast_loop),
             leaves_host=leaves_host,
@@ -312,6 +327,12 @@ class UdpLayer:
                 errno.EACCES, f"send: {ip_text(destination)} is a broadcast address; SO_BROADCAST"
             )
         local = endpoint.local[0] if endpoint.binding is None else endpoint.binding.address
+        if local is None or is_unspecified(local):
+            chosen = endpoint.multicast_source
+            if chosen is not None and len(destination) == 4 and is_multicast(destination):
+                self._ip.select_source(destination)  # for its error, if there is no route
+                if self._ip.is_local(chosen):
+                    return chosen
         if local is None:
             return self._ip.select_source(destination)
         if len(local) != len(destination):
