@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -73,14 +73,12 @@ class DatagramConnection(Connection):
         """Move datagrams both ways."""
         del bits
         wanted = RD | ERR
-        has_more = False
-        if self._unsent is not None or not self.is_gone:
-            outcome = self._up()
-            has_more = outcome == _MORE
-            if outcome == _BLOCKED:
-                wanted |= WR
+        outcome = self._up()
+        has_more = outcome == _MORE
+        if outcome == _BLOCKED:
+            wanted |= WR
         if self.is_gone:
-            if self._unsent is None and not has_more:
+            if outcome == _DONE:
                 self.release()
                 self.end()
                 return
@@ -320,10 +318,10 @@ class DatagramConnection(Connection):
         group = layout.unpack_from(value)[0]
         if not is_multicast(group):
             raise OSError(errno.EINVAL, "membership: not a multicast address")
-        change: Any = getattr(self._endpoint, "join" if join else "leave", None)
-        if change is None:
-            raise OSError(errno.ENOPROTOOPT, "membership: the stack has no groups")
-        change(group)
+        if join:
+            self._endpoint.join_group(group)
+        else:
+            self._endpoint.leave_group(group)
         self.house.driver.flush()
 
     def unsent(self) -> int:
