@@ -328,10 +328,13 @@ class Scoreboard:
         """The lost piece with the lowest sequence number, or None."""
         heap = self._lost_heap
         while heap:
-            piece = heap[0][2]
-            if piece.state == LOST:
+            start, _, piece = heap[0]
+            if piece.state != LOST:
+                heapq.heappop(heap)
+            elif start != piece.start:  # acknowledged in part, or cut, since
+                heapq.heapreplace(heap, (piece.start, next(self._order), piece))
+            else:
                 return piece
-            heapq.heappop(heap)
         return None
 
     def resend(self, piece: Sent, octets: int, mss: int, now: float) -> None:
