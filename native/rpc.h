@@ -47,7 +47,6 @@
 
 #define ZT_FEATURE_STRICT 1
 #define ZT_FEATURE_HOST 2
-#define ZT_FEATURE_OOB 4
 
 #define ZT_PAYLOAD_LIMIT 4096
 #define ZT_RESOLVE_LIMIT 65536
@@ -73,8 +72,6 @@
 #define ZT_DATAGRAM_PKTINFO 2
 #define ZT_DATAGRAM_TTL 4
 #define ZT_DATAGRAM_TOS 8
-#define ZT_DATAGRAM_TIMESTAMP 16
-#define ZT_DATAGRAM_TIMESTAMPNS 32
 #define ZT_DATAGRAM_MULTICAST 64
 
 /* A request or an answer; behind it `length` octets of payload.  In an answer `a` is what the libc

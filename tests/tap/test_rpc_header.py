@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zttrio.tap import rpc
+from zttrio.tap.rpc import message, payload, record
 
 HEADER = (Path(__file__).parents[2] / "native" / "rpc.h").read_text()
 CODES = {
@@ -20,16 +21,16 @@ CODES = {
     "char": "s",
 }
 LAYOUTS = {
-    "zt_header": rpc._HEADER,
-    "zt_accept_record": rpc._RECORD,
-    "zt_datagram_header": rpc._DATAGRAM,
-    "zt_hello_request": rpc._HELLO_REQUEST,
-    "zt_hello_answer": rpc._HELLO_ANSWER,
-    "zt_resolve_head": rpc._RESOLVE_HEAD,
-    "zt_resolve_row": rpc._RESOLVE_ROW,
-    "zt_interface_row": rpc._INTERFACE_ROW,
-    "zt_query_row": rpc._QUERY_ROW,
-    "zt_option": rpc._OPTION,
+    "zt_header": message.HEADER,
+    "zt_accept_record": record.RECORD,
+    "zt_datagram_header": record.DATAGRAM,
+    "zt_hello_request": payload.HELLO_REQUEST,
+    "zt_hello_answer": payload.HELLO_ANSWER,
+    "zt_resolve_head": payload.RESOLVE_HEAD,
+    "zt_resolve_row": payload.RESOLVE_ROW,
+    "zt_interface_row": payload.INTERFACE_ROW,
+    "zt_query_row": payload.QUERY_ROW,
+    "zt_option": payload.OPTION,
 }
 
 
