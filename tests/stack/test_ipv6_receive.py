@@ -15,6 +15,7 @@ from zttrio.header import icmpv6, ipv6
 from zttrio.header.address import packed
 from zttrio.header.frame import CHECKSUM_VERIFIED, Frame
 from zttrio.header.ipv4 import PROTOCOL_ICMPV6, PROTOCOL_UDP
+from zttrio.stack.ipv6 import MAX_EXTENSION_HEADERS
 
 from .ipv6_host import (
     ALL_NODES,
@@ -249,12 +250,63 @@ def test_no_error_answers_an_error_with_bad_headers() -> None:
 
 
 @pytest.mark.parametrize("length", [9, 100, 8000])
-def test_a_chain_of_any_length_is_cut_short(length: int) -> None:
+@pytest.mark.parametrize("kind", [0x01, 0x1E])
+def test_a_chain_of_equal_headers_may_have_any_length(length: int, kind: int) -> None:
     host, endpoint = make()
-    chain = options(ipv6.DESTINATION_OPTIONS) * (length - 1) + options(PROTOCOL_UDP)
+    chain = options(ipv6.DESTINATION_OPTIONS, kind) * (length - 1) + options(PROTOCOL_UDP)
     host.put(frame6(packet6(chain + udp_content6(b"data"), ipv6.DESTINATION_OPTIONS)))
-    assert received(endpoint) is None
+    assert received(endpoint) == b"data"
+    host.put(frame6(packet6(chain[:-8], ipv6.DESTINATION_OPTIONS)))
     assert host.counters.ip_bad_extension == 1
+    host.check_books()
+
+
+@pytest.mark.parametrize("length", [MAX_EXTENSION_HEADERS - 1, MAX_EXTENSION_HEADERS, 8000])
+def test_a_chain_of_different_headers_is_cut_short(length: int) -> None:
+    host, endpoint = make()
+    chain = b"".join(
+        options(ipv6.DESTINATION_OPTIONS, 0x1E, data=bytes([number & 1]))
+        for number in range(length)
+    )
+    content = chain[:-8] + options(PROTOCOL_UDP) + udp_content6(b"data")
+    host.put(frame6(packet6(content, ipv6.DESTINATION_OPTIONS)))
+    is_read = length < MAX_EXTENSION_HEADERS
+    assert received(endpoint) == (b"data" if is_read else None)
+    assert host.counters.ip_bad_extension == (not is_read)
+    host.check_books()
+
+
+def test_a_chain_may_go_on_in_the_next_fragment() -> None:
+    host, endpoint = make()
+    content = options(ipv6.DESTINATION_OPTIONS) * 300 + options(PROTOCOL_UDP) + udp_content6(b"x")
+    host.put(*fragments6(content, 1200, next_header=ipv6.DESTINATION_OPTIONS))
+    assert received(endpoint) == b"x"
+    host.check_books()
+
+
+def test_hop_by_hop_options_inside_the_fragments_are_refused() -> None:
+    host, endpoint = make()
+    content = options(PROTOCOL_UDP) + udp_content6(bytes(100))
+    host.put(*fragments6(content, 56, next_header=ipv6.HOP_BY_HOP))
+    assert received(endpoint) is None
+    assert problem(host) == (1, 6)
+    host.check_books()
+
+
+@pytest.mark.parametrize(
+    ("payload_length", "kind", "answer"),
+    [(None, 0xC2, (0, 42)), (0, 0xC2, (0, 44)), (0, 0x1E, None)],
+)
+def test_jumbograms_are_refused_by_name(
+    payload_length: int | None, kind: int, answer: tuple[int, int] | None
+) -> None:
+    host, endpoint = make()
+    content = options(PROTOCOL_UDP, kind, data=(70_000).to_bytes(4)) + udp_content6(b"data")
+    host.put(frame6(packet6(content, ipv6.HOP_BY_HOP, payload_length=payload_length)))
+    host.put(frame6(packet6(b"", ipv6.HOP_BY_HOP)))
+    assert received(endpoint) is None
+    assert problem(host) == answer
+    assert host.counters.ip_bad_extension == 2
     host.check_books()
 
 
@@ -369,10 +421,11 @@ def test_a_fragment_that_ends_beyond_64_kib_is_refused_by_name() -> None:
         (PROTOCOL_UDP, b""),
         (6, bytes(16)),
         (ipv6.DESTINATION_OPTIONS, options(PROTOCOL_UDP)),
-        (ipv6.DESTINATION_OPTIONS, b"\x11\x09" + bytes(6)),
     ],
 )
-def test_a_first_fragment_has_all_headers(next_header: int, content: bytes) -> None:
+def test_a_first_fragment_does_not_end_in_its_transports_header(
+    next_header: int, content: bytes
+) -> None:
     host, _ = make()
     header = ipv6.FragmentHeader(next_header, 0, True, 7).emit()
     host.put(frame6(packet6(header + content, 44)))

@@ -6,6 +6,7 @@ branch of `Ipv6Input.receive`.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from .ip import Ip
     from .reassembly import Reassembly
 
-__all__ = ["Ipv6Input"]
+__all__ = ["MAX_EXTENSION_HEADERS", "Ipv6Input"]
 
 _FRONT = struct.Struct("!IHBB16s16s")
 _AT = 14  # where the packet starts in a frame
 _MAX_PACKET = 0xFFFF
+MAX_EXTENSION_HEADERS = 64
+"""Arbitrary: RFC 8504 5.3 lets hosts set a limit.  Linux has none, so repetitions do not count."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _NEXT_HEADER_AT = 6  # in the IPv6 header, for pointers
 _PAYLOAD_LENGTH_AT = 4
@@ -135,6 +138,9 @@ class Ipv6Input:
             counters.ip_malformed += 1
             return
         end = ipv6.LENGTH + header.payload_length
+        is_jumbogram = end == ipv6.LENGTH and header.next_header == ipv6.HOP_BY_HOP
+        if is_jumbogram:
+            end = len(data)
         if end > len(data):
             counters.ip_truncated += 1
             return
@@ -168,7 +174,10 @@ class Ipv6Input:
             gso_size,
             is_group,
         )
-        self._walk(packet, data[:end], ipv6.LENGTH, _NEXT_HEADER_AT, now)
+        if is_jumbogram:
+            self._refuse_jumbogram(packet, data, now)
+        else:
+            self._walk(packet, data[:end], ipv6.LENGTH, _NEXT_HEADER_AT, now)
 
     def _walk(self, packet: Packet, data: Buffer, start: int, pointer: int, now: float) -> None:
         """Go through the extension headers of *data* from *start* on, and deliver what follows.
@@ -182,27 +191,35 @@ class Ipv6Input:
         """
         counters = self._counters
         kind = packet.protocol
+        end = len(data)
         try:
-            for extension in ipv6.iter_extension_headers(kind, data, start):
-                after = extension.offset + extension.length
-                if extension.kind == ipv6.FRAGMENT:
+            for _ in range(MAX_EXTENSION_HEADERS):
+                if kind not in _EXTENSIONS:
+                    break
+                length = _extension_length(kind, data, start, end)
+                if kind == ipv6.FRAGMENT:
                     if packet.was_fragmented:  # fragments of fragments: a way to recurse, no more
                         counters.ip_bad_extension += 1
-                        return
-                    self._take_fragment(packet, data, extension, pointer, now)
+                    else:
+                        self._take_fragment(packet, data, start, pointer, now)
                     return
-                if extension.kind == ipv6.ROUTING:
-                    is_fine = self._accept_routing(packet, data, extension, now)
-                elif extension.kind == ipv6.HOP_BY_HOP and extension.offset != ipv6.LENGTH:
+                if kind == ipv6.ROUTING:
+                    is_fine = self._accept_routing(packet, data, start, now)
+                elif kind == ipv6.HOP_BY_HOP and (start != ipv6.LENGTH or packet.was_fragmented):
                     self._refuse(packet, data, icmpv6.PROBLEM_NEXT_HEADER, pointer, now)
                     return
                 else:
-                    is_fine = self._accept_options(packet, data, extension, now)
+                    is_fine = self._accept_options(packet, data, start, length, now)
                 if not is_fine:
                     return
-                kind, start, pointer = extension.next_header, after, extension.offset
+                if length == 8 and data[start] == kind:
+                    start = _last_of_run(data, start)
+                kind, pointer = data[start], start
+                start += length
+            else:
+                counters.ip_bad_extension += 1
+                return
         except HeaderError:
-            # cut short, too many headers, too many options: nobody honest sends them
             counters.ip_bad_extension += 1
             return
         if kind == ipv6.NO_NEXT_HEADER:
@@ -227,17 +244,21 @@ class Ipv6Input:
         return source[0] == 0xFF or self._addresses.is_ours(source)
 
     def _accept_options(
-        self, packet: Packet, data: Buffer, extension: ipv6.ExtensionHeader, now: float
+        self, packet: Packet, data: Buffer, start: int, length: int, now: float
     ) -> bool:
         """Read hop-by-hop or destination options; False if the packet is to go (RFC 8200 4.2).
 
         Raises:
             HeaderError: they are malformed.
         """
-        for option in ipv6.iter_options(data, extension.offset, extension.length):
+        for option in ipv6.iter_options(data, start, length):
             action = option.action
             if action == 0 or option.kind == ipv6.OPTION_ROUTER_ALERT:
                 continue
+            if option.kind == ipv6.OPTION_JUMBO_PAYLOAD and start == ipv6.LENGTH:
+                # RFC 2675 3: it has no business in a packet that says how long it is
+                self._refuse(packet, data, icmpv6.PROBLEM_HEADER_FIELD, option.offset, now)
+                return False
             if action == 1 or (action == 3 and packet.is_multicast):
                 self._counters.ip_bad_extension += 1
             else:
@@ -245,9 +266,7 @@ class Ipv6Input:
             return False
         return True
 
-    def _accept_routing(
-        self, packet: Packet, data: Buffer, extension: ipv6.ExtensionHeader, now: float
-    ) -> bool:
+    def _accept_routing(self, packet: Packet, data: Buffer, start: int, now: float) -> bool:
         """No type of routing header is ours to obey: skip it if its route has been gone.
 
         Type 0 is no exception (RFC 5095).
@@ -255,11 +274,23 @@ class Ipv6Input:
         Raises:
             HeaderError: it is malformed.
         """
-        header = ipv6.RoutingHeader.parse(data, extension.offset)
-        if header.segments_left:
-            self._refuse(packet, data, icmpv6.PROBLEM_HEADER_FIELD, extension.offset + 2, now)
+        if ipv6.RoutingHeader.parse(data, start).segments_left:
+            self._refuse(packet, data, icmpv6.PROBLEM_HEADER_FIELD, start + 2, now)
             return False
         return True
+
+    def _refuse_jumbogram(self, packet: Packet, data: Buffer, now: float) -> None:
+        """A packet that claims to be longer than any frame here can carry (RFC 2675 3)."""
+        try:
+            length = 8 + 8 * data[ipv6.LENGTH + 1] if len(data) >= ipv6.LENGTH + 8 else 0
+            for option in ipv6.iter_options(data, ipv6.LENGTH, length):
+                if option.kind == ipv6.OPTION_JUMBO_PAYLOAD:
+                    pointer = option.offset + 2
+                    self._refuse(packet, data, icmpv6.PROBLEM_HEADER_FIELD, pointer, now)
+                    return
+        except HeaderError:
+            pass  # counted below: without the option it is just malformed
+        self._counters.ip_bad_extension += 1
 
     def _refuse(self, packet: Packet, data: Buffer, code: int, pointer: int, now: float) -> None:
         self._counters.ip_bad_extension += 1
@@ -269,7 +300,7 @@ class Ipv6Input:
         self,
         packet: Packet,
         data: Buffer,
-        extension: ipv6.ExtensionHeader,
+        at: int,
         pointer: int,
         now: float,
     ) -> None:
@@ -278,13 +309,13 @@ class Ipv6Input:
         Raises:
             HeaderError: a whole packet that pretends to be a fragment is malformed behind.
         """
-        header = ipv6.FragmentHeader.parse(data, extension.offset)
-        start = extension.offset + ipv6.FRAGMENT_LENGTH
+        header = ipv6.FragmentHeader.parse(data, at)
+        start = at + ipv6.FRAGMENT_LENGTH
         piece = data[start:]
         if header.is_atomic:
             # RFC 6946: not to be mixed with others, nor to wait for them
             packet.was_fragmented = True
-            self._go_on(packet, data[: extension.offset], pointer, header.next_header, piece, now)
+            self._go_on(packet, data[:at], pointer, header.next_header, piece, now)
             return
         self._counters.ip_fragments += 1
         if header.more_fragments and len(piece) & 7:
@@ -293,14 +324,12 @@ class Ipv6Input:
                 packet, data, icmpv6.PROBLEM_HEADER_FIELD, _PAYLOAD_LENGTH_AT, now
             )
             return
-        length = extension.offset - ipv6.LENGTH + header.fragment_offset + len(piece)
+        length = at - ipv6.LENGTH + header.fragment_offset + len(piece)
         if length > _MAX_PACKET:
             self._counters.fragment_malformed += 1
-            self._icmp.v6.parameter_problem(
-                packet, data, icmpv6.PROBLEM_HEADER_FIELD, extension.offset + 2, now
-            )
+            self._icmp.v6.parameter_problem(packet, data, icmpv6.PROBLEM_HEADER_FIELD, at + 2, now)
             return
-        if header.fragment_offset == 0 and not _has_whole_chain(header.next_header, piece):
+        if header.fragment_offset == 0 and _cuts_transport(header.next_header, piece):
             self._counters.fragment_malformed += 1  # RFC 7112, RFC 8200 4.5
             self._icmp.v6.parameter_problem(packet, data, icmpv6.PROBLEM_INCOMPLETE_CHAIN, 0, now)
             return
@@ -317,8 +346,8 @@ class Ipv6Input:
         )
         if whole is not None:
             front = bytes(whole.ip_header)[: -ipv6.FRAGMENT_LENGTH]
-            at = _last_next_header(front)
-            self._go_on(whole, front, at, whole.protocol, whole.transport, now)
+            pointer = _last_next_header(front)
+            self._go_on(whole, front, pointer, whole.protocol, whole.transport, now)
 
     def _go_on(
         self, packet: Packet, front: Buffer, pointer: int, kind: int, body: Buffer, now: float
@@ -343,15 +372,52 @@ def _last_next_header(front: bytes) -> int:
     return pointer
 
 
-def _has_whole_chain(kind: int, piece: Buffer) -> bool:
-    """True if a first fragment holds all headers up to its transport's."""
-    start = 0
-    try:
-        for extension in ipv6.iter_extension_headers(kind, piece, 0):
-            kind, start = extension.next_header, extension.offset + extension.length
-    except HeaderError:
-        return False
-    return kind == ipv6.NO_NEXT_HEADER or len(piece) - start >= _TRANSPORT_MINIMUM.get(kind, 0)
+def _extension_length(kind: int, data: Buffer, start: int, end: int) -> int:
+    """Octets of the extension header at *start*.
+
+    Raises:
+        HeaderError: they are not all there.
+    """
+    there = end - start
+    if there < 8:
+        raise HeaderError(f"IPv6 extension header {kind}: cut short after {there} octets")
+    length: int = 8 if kind == ipv6.FRAGMENT else 8 + 8 * data[start + 1]
+    if length > there:
+        raise HeaderError(f"IPv6 extension header {kind}: {length} octets do not fit {there}")
+    return length
 
 
+def _last_of_run(data: Buffer, start: int) -> int:
+    """Where the last of several equal headers of 8 octets starts, of which the first is at *start*.
+
+    Nothing about the others can be different, so a packet that is full of them is no work.
+    """
+    octets = bytes(data[start : start + 8])
+    if data[start + 8 : start + 16] != octets:
+        return start
+    found = re.compile(b"(?:" + re.escape(octets) + b")+").match(data, start)
+    assert found is not None  # noqa: S101 - it matches once, at least
+    return found.end() - 8
+
+
+def _cuts_transport(kind: int, piece: Buffer) -> bool:
+    """True if a first fragment ends within its transport's header (RFC 8200 4.5).
+
+    The RFC wants all headers in the first fragment.  Linux, which we follow, accepts extension
+    headers that go on in the next: nothing here looks at a fragment before the packet is whole.
+    """
+    start, end = 0, len(piece)
+    for _ in range(MAX_EXTENSION_HEADERS):
+        if kind not in _EXTENSIONS or end - start < 8:
+            break
+        length = 8 if kind == ipv6.FRAGMENT else 8 + 8 * piece[start + 1]
+        kind = piece[start]
+        start += length
+    return start <= end < start + _TRANSPORT_MINIMUM.get(kind, 0)
+
+
+_EXTENSIONS = frozenset((ipv6.HOP_BY_HOP, ipv6.ROUTING, ipv6.FRAGMENT, ipv6.DESTINATION_OPTIONS))
+_ONLY_PADDING = bytes(
+    (0, ipv6.OPTION_PADN, 4, 0, 0, 0, 0)
+)  # a header of 8 octets that says nothing
 _TRANSPORT_MINIMUM = {PROTOCOL_TCP: 20, PROTOCOL_UDP: 8, PROTOCOL_ICMPV6: 4}
