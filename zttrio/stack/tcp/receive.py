@@ -51,6 +51,11 @@ start, and behind losses, a sender that counts ACKs still gets one for every sec
 Arbitrary.
 """
 CE = 3  # RFC 3168 section 5: congestion experienced
+ACK_SUPERS = 4
+"""Super-segments of one burst that share an ACK, up to an eighth of the receive buffer.
+
+An ACK costs both ends as much as a super-segment does.  Arbitrary.
+"""
 QUICK_ACKS = 16  # Linux's TCP_MAX_QUICKACKS: the peer is in slow start and counts on them
 
 
@@ -183,7 +188,11 @@ class Receiver(Recoverer):
         if not self.is_acking:
             self.is_acking = True
             self.layer.acking.append(self)
-        elif self.ack_octets >= (2 if self.quick_acks else ACK_STRETCH) * self.rcv_mss:
+        elif self.ack_octets >= (
+            2 * self.rcv_mss
+            if self.quick_acks
+            else max(ACK_STRETCH * self.rcv_mss, min(ACK_SUPERS * size, self.rcv_buffer >> 3))
+        ):
             self.quick_acks = max(self.quick_acks - 1, 0)
             self.send_ack(now)
         if self.wanted & RD:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right, insort
-from itertools import count
 from math import inf
 
 import attrs
@@ -51,6 +50,9 @@ class Sent:
 
 
 _NOBODY = Sent(0, 0, 0.0, 1)  # never compared, because no two orders are equal
+
+
+_NO_LOSSES: list[tuple[int, int, Sent]] = []  # shared by those who have had none; never filled
 
 
 def _start_of(piece: Sent) -> int:
@@ -116,8 +118,8 @@ class Scoreboard:
         self._trust_before = inf
         # In order of sending, built when the first loss or SACK makes that order matter.
         self._timeline: list[tuple[float, int, int, Sent]] | None = None
-        self._lost_heap: list[tuple[int, int, Sent]] = []
-        self._order = count()  # breaks ties, because pieces do not compare
+        self._lost_heap = _NO_LOSSES
+        self._order = 0  # breaks ties, because pieces do not compare
 
     def add(self, start: int, end: int, mss: int, now: float) -> Sent:
         """New data went out."""
@@ -274,13 +276,14 @@ class Scoreboard:
         """Start keeping the pieces in order of sending as well."""
         if self._timeline is None:
             self._timeline = []
+            self._lost_heap = []
             for piece in self.pieces:
                 if piece.state == IN_FLIGHT:
                     self._track(piece)
 
     def _track(self, piece: Sent) -> None:
         if self._timeline is not None:
-            piece.order = next(self._order)
+            piece.order = self._order = self._order + 1
             insort(self._timeline, (piece.sent_at, piece.end, piece.order, piece))
 
     def sent_before(self, sent_at: float, end: int) -> list[Sent]:
@@ -311,7 +314,8 @@ class Scoreboard:
 
     def _queue_lost(self, piece: Sent) -> None:
         self.track()
-        heapq.heappush(self._lost_heap, (piece.start, next(self._order), piece))
+        self._order += 1
+        heapq.heappush(self._lost_heap, (piece.start, self._order, piece))
 
     def mark_head_lost(self, octets: int) -> bool:
         """Take the first *octets*, if they are in flight, for lost (RFC 6582's retransmission)."""
@@ -332,7 +336,8 @@ class Scoreboard:
             if piece.state != LOST:
                 heapq.heappop(heap)
             elif start != piece.start:  # acknowledged in part, or cut, since
-                heapq.heapreplace(heap, (piece.start, next(self._order), piece))
+                self._order += 1
+                heapq.heapreplace(heap, (piece.start, self._order, piece))
             else:
                 return piece
         return None
@@ -386,6 +391,5 @@ class Scoreboard:
                 piece.state = IN_FLIGHT
                 if piece.is_retransmitted:
                     self.retransmitted_out += piece.end - piece.start
+                self._track(piece)
         self.sacked = self.sacked_segments = 0
-        self._timeline = None
-        self.track()
