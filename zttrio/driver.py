@@ -44,7 +44,7 @@ class Waiters:
         self._endpoint = endpoint
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
-        self.on_readable = False  # report RD also while no task waits, to `readable_changed`
+        self.on_readable: bool = False  # report RD also while no task waits, to `readable_changed`
         endpoint.owner = self
 
     def readable_changed(self) -> None:

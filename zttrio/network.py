@@ -22,7 +22,7 @@ from .forward import splice_with
 from .header.address import ip_text, mac_text, packed
 from .intercept import preload
 from .resolve import Resolver
-from .socket import Socket, make_socket
+from .socket import make_socket
 from .stack.claim import ANNOUNCING, BOUND
 from .stack.stack import Stack
 from .stack.tcp.state import TIME_WAIT
@@ -82,7 +82,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         instruments: Sequence[Instrument] = (),
         rng: random.Random | None = None,
     ) -> None:
-        self.config = Config() if config is None else config
+        self.config: Config = Config() if config is None else config
         self.name = name
         self._wire = HostSegment() if wire is None else wire
         self._requested = [ip_interface(text) for text in addresses]
@@ -416,7 +416,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         family: int = kernel.AF_INET,
         type: int = kernel.SOCK_STREAM,  # noqa: A002 - the name trio's interface gives it
         proto: int = 0,
-    ) -> Socket:
+    ) -> trio.socket.SocketType:
         """A new socket on this network; see `trio.socket.socket`.
 
         Raises:

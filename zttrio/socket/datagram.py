@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket as kernel
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -28,7 +28,7 @@ MSG_NOSIGNAL = int(kernel.MSG_NOSIGNAL)
 class DatagramSocket(Socket):
     """A UDP socket."""
 
-    protocol = kernel.IPPROTO_UDP
+    protocol: ClassVar[int] = kernel.IPPROTO_UDP
     kind = kernel.SOCK_DGRAM
 
     def __init__(self, driver: Driver, resolver: Resolver, family: int) -> None:

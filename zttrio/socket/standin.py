@@ -27,7 +27,7 @@ class StandIn(Waiters):
     def __init__(self, endpoint: events.Endpoint) -> None:
         super().__init__(endpoint)
         self.endpoint: Any = endpoint
-        self.descriptor = -1
+        self.descriptor: int = -1
 
     def open(self) -> int:
         """The descriptor.  It is for poll and select only, and always writable."""

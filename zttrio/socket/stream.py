@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket as kernel
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -36,7 +36,7 @@ _DEFAULT_MSS = 536  # RFC 9293 3.7.1, what Linux reports before there is a conne
 class StreamSocket(Socket):
     """A TCP socket: fresh, bound, listening or connected."""
 
-    protocol = kernel.IPPROTO_TCP
+    protocol: ClassVar[int] = kernel.IPPROTO_TCP
     kind = kernel.SOCK_STREAM
 
     def __init__(

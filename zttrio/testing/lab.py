@@ -69,7 +69,7 @@ class Lab:
         max_segment: int = 0,
     ) -> None:
         self.seed = seed
-        self.segment = MemorySegment(
+        self.segment: MemorySegment = MemorySegment(
             seed,
             link=link,
             max_segment=max_segment,

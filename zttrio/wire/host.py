@@ -117,7 +117,7 @@ class HostSegment(Wire):
             raise ValueError(f"mac: needs 6 octets of a unicast address, got {mac.hex(':')}")
         if not 68 <= mtu <= MTU:
             raise ValueError(f"mtu: must be between 68 and {MTU}, got {mtu}")
-        self.name = "host"
+        self.name: str = "host"
         self.mac = mac
         self.mtu = mtu
         self._wanted_folder = folder
@@ -172,7 +172,7 @@ class HostSegment(Wire):
         for _ in range(LOCK_ATTEMPTS):
             if folder.bind(sock, self.mac):
                 self.name = f"host segment {folder.path}"
-                self.ipv6_prefix = _unique_local_prefix(str(folder.path))
+                self.ipv6_prefix: bytes | None = _unique_local_prefix(str(folder.path))
                 return
             await trio.sleep(LOCK_RETRY)
         raise WireError(

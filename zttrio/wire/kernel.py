@@ -139,9 +139,9 @@ class Tap(Wire):
             mac = b"\x02" + secrets.token_bytes(5)  # locally administered, unicast
         if len(mac) != 6 or mac[0] & 1:
             raise ValueError(f"mac: needs 6 octets of a unicast address, got {mac.hex(':')}")
-        self.name = name
+        self.name: str = name
         self.mac = mac
-        self.mtu = 1500 if mtu is None else mtu
+        self.mtu: int = 1500 if mtu is None else mtu
         self._wanted_mtu = mtu
         self._up = up
         self._wants_offload = offload
@@ -228,7 +228,7 @@ class Tap(Wire):
                 continue
             # What the kernel takes from us does not depend on what we take from it.
             self._has_virtio = self.checksum_offload = True
-            self.max_segment = MAX_SEGMENT
+            self.max_segment: int = MAX_SEGMENT
             return True
         return False
 

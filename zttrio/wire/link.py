@@ -124,7 +124,7 @@ class Direction:
     """
 
     def __init__(self, link: Link, rng: Random) -> None:
-        self.counters = DirectionCounters()
+        self.counters: DirectionCounters = DirectionCounters()
         self._rng = rng
         self._idle_at = -inf  # when the transmitter has sent all that it accepted
         self.link = link

@@ -116,7 +116,7 @@ class MemorySegment:
         observer: Callable[[FrameRecord], None] | None = None,
     ) -> None:
         self.seed = seed
-        self.link = Link() if link is None else link
+        self.link: Link = Link() if link is None else link
         self.max_segment = max_segment
         self.checksum_offload = checksum_offload
         self.configures_addresses = configures_addresses
@@ -433,16 +433,16 @@ class MemoryWire(Wire):
         self.segment = segment
         self.name = name
         self.mac = mac
-        self.mtu = min(up.link.mtu, down.link.mtu)
-        self.max_segment = segment.max_segment
-        self.checksum_offload = segment.checksum_offload
-        self.configures_addresses = segment.configures_addresses
+        self.mtu: int = min(up.link.mtu, down.link.mtu)
+        self.max_segment: int = segment.max_segment
+        self.checksum_offload: bool = segment.checksum_offload
+        self.configures_addresses: bool = segment.configures_addresses
         self.has_unique_macs = True  # `attach` refuses a second one
         self.up = up
         self.down = down
         self.rng = rng
-        self.is_running = False
-        self.counts = _Counters()
+        self.is_running: bool = False
+        self.counts: _Counters = _Counters()
         self._port: WirePort | None = None
         self._was_used = False
         self._waits_for_room = False
