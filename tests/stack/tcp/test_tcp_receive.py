@@ -154,6 +154,28 @@ def test_a_super_segment_is_acknowledged_once() -> None:
     assert connection.rcv_mss == MSS
 
 
+def test_later_four_super_segments_of_a_burst_share_an_ack() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    connection.rcv_buffer = 4 << 20
+    connection.rcv_adv += 10 * 20 * MSS
+    with t.burst():
+        for _ in range(10):
+            t.send(ACK, bytes(20 * MSS), gso_size=MSS)
+    assert [segment.ack for segment in t.take()] == [1 + n * 20 * MSS for n in (4, 8, 10)]
+
+
+def test_super_segments_that_fill_an_eighth_of_the_buffer_wait_for_one_more_at_most() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    connection.rcv_buffer = 8 * 20 * MSS
+    connection.rcv_adv += 3 * 20 * MSS
+    with t.burst():
+        for _ in range(3):
+            t.send(ACK, bytes(20 * MSS), gso_size=MSS)
+    assert [segment.ack for segment in t.take()] == [1 + n * 20 * MSS for n in (2, 3)]
+
+
 def test_quick_ack_never_delays() -> None:
     t = TcpTrace()
     _slow(t, options=TcpOptions(quick_ack=True))
