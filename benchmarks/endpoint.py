@@ -147,7 +147,11 @@ async def zttrio_endpoint(options: argparse.Namespace) -> Result:
     from zttrio.wire import HostSegment, Tap
 
     is_host = options.transport == "host"
-    wire: Wire = HostSegment(options.folder) if is_host else Tap(options.tap)
+    wire: Wire = (
+        HostSegment(options.folder)
+        if is_host
+        else Tap(options.tap, offload=not options.plain, coalesce=not options.single)
+    )
     async with Network(wire=wire, addresses=[options.address]) as network:
         await network.wait_online()
         if options.listen:
@@ -177,6 +181,8 @@ def main() -> None:
     parser.add_argument("--transport", choices=["kernel", "host", "tap"], required=True)
     parser.add_argument("--folder", type=Path, help="of the host segment")
     parser.add_argument("--tap", help="name of the TAP device")
+    parser.add_argument("--plain", action="store_true", help="use the TAP device without offloads")
+    parser.add_argument("--single", action="store_true", help="and without merging segments")
     parser.add_argument("--address", help="ours, with its prefix length")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--host", required=True, help="where to listen or to connect to")

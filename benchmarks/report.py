@@ -27,8 +27,10 @@ KINDS = ("bulk", "latency")
 COMPARED = (
     ("tap-receive", "switch"),
     ("tap-send", "switch"),
-    ("tap-receive", "switch-virtio"),
-    ("tap-send", "switch-virtio"),
+    ("tap-virtio-receive", "switch-virtio"),
+    ("tap-virtio-send", "switch-virtio"),
+    ("tap-virtio-receive", "veth"),
+    ("tap-virtio-send", "veth"),
     ("tap-receive", "veth"),
     ("tap-send", "veth"),
     ("host", "loopback"),
@@ -39,7 +41,7 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return {
-        "zttrio": metadata.version("zttrio"),
+        "zttrio": _version(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "optimized": "--enable-optimizations" in arguments,
         "trio": metadata.version("trio"),
@@ -48,6 +50,13 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("zttrio")
+    except metadata.PackageNotFoundError:
+        return "source tree"
 
 
 def _processor() -> str:

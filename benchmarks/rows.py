@@ -94,25 +94,33 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
     if topology is None:
         return found
     a, b = topology.a, topology.b
-    ours = ("--transport", "tap", "--tap", TAP, "--address", f"{TAP_PEER}/24", "--host")
-    found += [
-        Row(
-            "tap-receive",
-            "kernel - TAP - zttrio (zttrio receives, answers)",
-            (*ours, TAP_PEER),
-            ("--transport", "kernel", "--host", TAP_PEER),
-            a,
-            a,
-        ),
-        Row(
-            "tap-send",
-            "zttrio - TAP - kernel (zttrio sends, asks)",
-            ("--transport", "kernel", "--host", TAP_ADDRESS),
-            (*ours, TAP_ADDRESS),
-            a,
-            a,
-        ),
-    ]
+    for plain, infix, title in (
+        (True, "", "TAP, MTU 1500"),
+        (False, "-virtio", "TAP, virtio headers"),
+    ):
+        ours = (
+            *("--transport", "tap", "--tap", TAP, "--address", f"{TAP_PEER}/24"),
+            *(["--plain"] if plain else []),
+            "--host",
+        )
+        found += [
+            Row(
+                f"tap{infix}-receive",
+                f"kernel - {title} - zttrio (receives)",
+                (*ours, TAP_PEER),
+                ("--transport", "kernel", "--host", TAP_PEER),
+                a,
+                a,
+            ),
+            Row(
+                f"tap{infix}-send",
+                f"zttrio (sends) - {title} - kernel",
+                ("--transport", "kernel", "--host", TAP_ADDRESS),
+                (*ours, TAP_ADDRESS),
+                a,
+                a,
+            ),
+        ]
     for key, title, address in (
         ("switch", f"kernel - TAP - {topology.forwarder} loop - TAP - kernel", SWITCH[False][1]),
         ("switch-virtio", "the same with virtio headers (offloads)", SWITCH[True][1]),
