@@ -1,7 +1,7 @@
 """One real node: libzt's core behind ctypes, run as a process of its own in a namespace.
 
-Writes one JSON object a line: what changes (online, paths to the peers it was told to watch), and
-an answer to each line of standard input (``watch ADDRESS``, ``orbit MOON SEED``, ``quit``).
+Writes one JSON object a line: what changes (whether it is online, how it reaches which peer), and
+an answer to each line of standard input (``orbit MOON SEED``, ``quit``).
 
     real_node.py SHARED_OBJECT STUB HOME PLANET PORT
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import queue
 import select
 import sys
 from typing import Any
@@ -21,18 +22,20 @@ def emit(**fields: Any) -> None:
     sys.stdout.flush()
 
 
-def paths(library: ctypes.CDLL, peer: int) -> list[str]:
-    """Direct paths to a peer, as the core prints them."""
-    found = []
-    library.zts_core_lock_obtain()
-    try:
-        for index in range(max(0, library.zts_core_query_path_count(ctypes.c_uint64(peer)))):
-            text = ctypes.create_string_buffer(64)
-            library.zts_core_query_path(ctypes.c_uint64(peer), index, text, 64)
-            found.append(text.value.decode(errors="replace"))
-    finally:
-        library.zts_core_lock_release()
-    return sorted(found)
+class EventMessage(ctypes.Structure):
+    """What the library tells with each event; most of the pointers are null."""
+
+    _fields_ = (
+        ("code", ctypes.c_int16),
+        ("node", ctypes.c_void_p),
+        ("network", ctypes.c_void_p),
+        ("interface", ctypes.c_void_p),
+        ("route", ctypes.c_void_p),
+        ("peer", ctypes.POINTER(ctypes.c_uint64)),  # its first field is the address
+    )
+
+
+PEER_EVENTS = {240: "direct", 241: "relay", 242: "unreachable", 243: "path_found", 244: "path_dead"}
 
 
 def main() -> None:
@@ -40,6 +43,20 @@ def main() -> None:
     ctypes.CDLL(stub, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(shared_object)
     library.zts_node_get_id.restype = ctypes.c_uint64
+    events: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+
+    def told(this: int, message: Any) -> None:  # on one of the library's own threads
+        del this
+        content = message.contents
+        if content.code in PEER_EVENTS and content.peer:
+            events.put((content.code, content.peer[0]))
+
+    # The wheel wants an object of a C++ class with one virtual method and a virtual destructor: a
+    # pointer to a table of functions, of which only the first is ever called.
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(EventMessage))(told)
+    table = (ctypes.c_void_p * 3)(ctypes.cast(function, ctypes.c_void_p).value)
+    listener = ctypes.pointer(table)
+    library.zts_init_set_event_handler(ctypes.byref(listener))
     os.makedirs(home, exist_ok=True)
     library.zts_init_from_storage(home.encode())
     with open(planet, "rb") as file:
@@ -51,7 +68,6 @@ def main() -> None:
     library.zts_init_allow_port_mapping(0)
     if library.zts_node_start() != 0:
         raise SystemExit("zts_node_start failed")
-    watched: dict[int, list[str]] = {}
     is_online = False
     address = 0
     while True:
@@ -61,19 +77,18 @@ def main() -> None:
         if is_online != bool(library.zts_node_is_online() == 1):
             is_online = not is_online
             emit(event="online" if is_online else "offline")
-        for peer, before in watched.items():
-            now = paths(library, peer)
-            if now != before:
-                watched[peer] = now
-                emit(event="paths", peer=f"{peer:010x}", paths=now)
+        while True:
+            try:
+                code, peer = events.get_nowait()
+            except queue.Empty:
+                break
+            emit(event=PEER_EVENTS[code], peer=f"{peer:010x}")
         if not readable:
             continue
         words = sys.stdin.readline().split()
         if not words or words[0] == "quit":
             os._exit(0)  # the library's own threads would keep the interpreter waiting
-        if words[0] == "watch":
-            watched[int(words[1], 16)] = []
-        elif words[0] == "orbit":
+        if words[0] == "orbit":
             moon, seed = (ctypes.c_uint64(int(word, 16)) for word in words[1:])
             emit(event="orbit", result=library.zts_moon_orbit(moon, seed))
 

@@ -151,7 +151,6 @@ async def test_a_real_node_and_ours_meet_by_a_relay_and_then_directly(universe: 
     ours = await universe.ours(3, planet, direct=False)
     await real.wait("online")
     await ours.wait("Online")
-    await real.tell(f"watch {ours.address}")
     for size in (0, 10, 1000, 5000):
         answer = await ours.ask(f"echo {real.address} {size}", "echo")
         assert (answer["intact"], answer["hops"]) == (True, 1), size
@@ -160,12 +159,13 @@ async def test_a_real_node_and_ours_meet_by_a_relay_and_then_directly(universe: 
     assert counters["relayed"] >= 8
     # Our own HELLO tells the real node who we are, so only one of the two has to ask.
     assert counters["whois_answered"] >= 1
-    assert real.find("paths") == []
+    await real.wait("relay", peer=ours.address)
+    assert real.find("direct", peer=ours.address) == []
     universe.switch.route(2, 3)
     universe.switch.route(3, 2)
     await universe.meet(ours, real)
-    await real.wait("paths", seconds=30, peer=ours.address)
-    assert real.find("paths")[-1]["paths"][0].startswith("10.77.3.1/9993")
+    await real.wait("path_found", peer=ours.address)
+    await real.wait("direct", peer=ours.address)
     for size in (0, 10, 1000, 1404, 1405, 3000, 9000):
         await trio.sleep(PAUSE)
         answer = await ours.ask(f"echo {real.address} {size}", "echo")
