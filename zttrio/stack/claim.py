@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zttrio.config import Config
 
+    from .arp import ArpSender
     from .counters import Counters
     from .events import EventQueue
     from .timers import TimerQueue
@@ -43,10 +44,7 @@ LINK_LOCAL_PREFIX_LENGTH = 16
 
 
 class ClaimUser(Protocol):
-    """Who claims work for: the stack."""
-
-    def send_arp(self, packet: arp.ArpPacket, destination_mac: bytes | None) -> None:
-        """Send *packet*, to everybody if *destination_mac* is None."""
+    """Who claims work for."""
 
     def gain_address(self, address: bytes, prefix_length: int, now: float) -> None:
         """Make a claimed address ours."""
@@ -119,7 +117,8 @@ class Claims:
 
     Args:
         mac: our hardware address; it decides which link-local addresses are tried.
-        user: sends ARP packets, and takes and gives up addresses.
+        sender: takes ARP packets.
+        user: takes and gives up addresses.
         timers: where deadlines are kept.
         events: where claims report.
         counters: what is counted.
@@ -130,6 +129,7 @@ class Claims:
     def __init__(
         self,
         mac: bytes,
+        sender: ArpSender,
         user: ClaimUser,
         timers: TimerQueue,
         events: EventQueue,
@@ -138,6 +138,7 @@ class Claims:
         rng: random.Random,
     ) -> None:
         self._mac = mac
+        self._sender = sender
         self._user = user
         self._timers = timers
         self._events = events
@@ -278,4 +279,4 @@ class Claims:
 
     def _send(self, sender_ip: bytes, target_ip: bytes) -> None:
         packet = arp.ArpPacket(arp.REQUEST, self._mac, sender_ip, bytes(6), target_ip)
-        self._user.send_arp(packet, None)
+        self._sender.send_arp(packet, None)

@@ -56,14 +56,18 @@ KINDS = (
 )
 
 
-class DiscoveryUser(Protocol):
-    """Who neighbor discovery works for: the stack."""
+class Link(Protocol):
+    """What neighbor discovery sees of the link: the stack."""
 
     def transmit(self, frame: Frame) -> None:
         """Send a complete frame."""
 
     def is_neighbor(self, address: bytes) -> bool:
         """True if *address* is on the link, as far as we know."""
+
+
+class DiscoveryUser(Protocol):
+    """Who has addresses verified."""
 
     def address_verified(self, entry: Address, now: float) -> None:
         """Nobody else has this address."""
@@ -109,7 +113,8 @@ class NeighborDiscovery:
         mac: our hardware address.
         addresses: what is ours.
         neighbors: what is learned goes there.
-        user: sends, and hears about duplicates.
+        link: sends, and knows who is on it.
+        user: hears about duplicates.
         routers: hears what routers say.
         timers: where the one deadline is kept.
         counters: what is counted.
@@ -122,6 +127,7 @@ class NeighborDiscovery:
         mac: bytes,
         addresses: Addresses,
         neighbors: Neighbors,
+        link: Link,
         user: DiscoveryUser,
         routers: RouterListener,
         timers: TimerQueue,
@@ -134,6 +140,7 @@ class NeighborDiscovery:
         self._mac = mac
         self._addresses = addresses
         self._neighbors = neighbors
+        self._link = link
         self._user = user
         self._routers = routers
         self._timers = timers
@@ -253,7 +260,7 @@ class NeighborDiscovery:
             counters.nd_answered += 1
             self._advertise(entry, ALL_NODES, None, is_solicited=False)
             return
-        if not self._user.is_neighbor(source) or (mac is not None and self._is_bad_mac(mac)):
+        if not self._link.is_neighbor(source) or (mac is not None and self._is_bad_mac(mac)):
             counters.nd_refused += 1
             return
         counters.nd_answered += 1
@@ -266,7 +273,7 @@ class NeighborDiscovery:
         if neighbor.state == INCOMPLETE:
             self._neighbors.enqueue(neighbor, frame, now)
         else:
-            self._user.transmit(frame)
+            self._link.transmit(frame)
 
     def _receive_advertisement(
         self, packet: Packet, message: ndp.NeighborAdvertisement, now: float
@@ -330,7 +337,7 @@ class NeighborDiscovery:
             destination: packed.
             mac: where to; None if *destination* is a group.
         """
-        self._user.transmit(self._frame(message, source, destination, mac))
+        self._link.transmit(self._frame(message, source, destination, mac))
 
     def _frame(self, message: bytes, source: bytes, destination: bytes, mac: bytes | None) -> Frame:
         if mac is None:
@@ -343,7 +350,7 @@ class NeighborDiscovery:
     def _advertise(
         self, entry: Address, destination: bytes, mac: bytes | None, *, is_solicited: bool
     ) -> None:
-        self._user.transmit(self._advertisement(entry, destination, mac, is_solicited=is_solicited))
+        self._link.transmit(self._advertisement(entry, destination, mac, is_solicited=is_solicited))
 
     def _advertisement(
         self, entry: Address, destination: bytes, mac: bytes | None, *, is_solicited: bool

@@ -55,11 +55,15 @@ _RETRY_RANGE = (0.1, 10.0)  # seconds; arbitrary: neither a flood nor silence
 _Key = tuple[bytes, int, bytes | None]
 
 
-class RouterUser(Protocol):
-    """Who router discovery works for: the stack."""
+class DiscoverySender(Protocol):
+    """Where solicitations leave."""
 
     def send_discovery(self, message: bytes, source: bytes, destination: bytes) -> None:
         """Send a message of neighbor discovery to a group."""
+
+
+class RouterUser(Protocol):
+    """Who makes addresses of prefixes."""
 
     def autoconfigure(self, prefix: bytes, attempt: int, now: float) -> Address:
         """Make an address of *prefix*, and verify it."""
@@ -99,7 +103,8 @@ class Routers:
 
     Args:
         mac: our hardware address.
-        user: sends, and makes addresses.
+        sender: takes solicitations.
+        user: makes addresses.
         ip: gets MTU and hop limit.
         addresses: what is ours.
         routes: where routes of routers go.
@@ -118,6 +123,7 @@ class Routers:
     def __init__(
         self,
         mac: bytes,
+        sender: DiscoverySender,
         user: RouterUser,
         ip: Ip,
         addresses: Addresses,
@@ -133,6 +139,7 @@ class Routers:
         self.queued = inf
         self.dns_servers: dict[bytes, float] = {}
         self._mac = mac
+        self._sender = sender
         self._user = user
         self._ip = ip
         self._addresses = addresses
@@ -305,7 +312,7 @@ class Routers:
         source = IPV6_UNSPECIFIED if entry is None else self.source
         if entry is not None and not entry.is_optimistic:
             message.options.source_mac = self._mac  # RFC 4429 3.2: not before it is ours for sure
-        self._user.send_discovery(message.emit(source, ALL_ROUTERS), source, ALL_ROUTERS)
+        self._sender.send_discovery(message.emit(source, ALL_ROUTERS), source, ALL_ROUTERS)
 
     def _receive_prefix(self, option: ndp.PrefixInformation, now: float) -> None:
         length = option.prefix_length

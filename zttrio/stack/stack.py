@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zttrio.config import Config
 from zttrio.header import arp as arp_header
 from zttrio.header import ethernet
-from zttrio.header.address import BROADCAST_MAC, is_link_local, multicast_mac, solicited_node
+from zttrio.header.address import BROADCAST_MAC, is_link_local, multicast_mac
 from zttrio.header.ethernet import (
     ETHERTYPE_ARP,
     ETHERTYPE_IPV4,
@@ -25,6 +25,7 @@ from zttrio.header.frame import Frame
 
 from . import nd
 from .addresses import Addresses
+from .addressing import Addressing
 from .arp import Arp
 from .claim import Claims
 from .counters import Counters
@@ -39,13 +40,11 @@ from .mld import Mld
 from .nd import NeighborDiscovery
 from .neighbor import Neighbors
 from .packet import Packet
-from .path import MIN_MTU
 from .ports import Ports
 from .reassembly import Reassembly
 from .route import Route, Routes
 from .routers import Routers
 from .selection import Selection
-from .slaac import LINK_LOCAL_PREFIX, stable_address
 from .tcp.layer import TcpLayer
 from .timers import TimerQueue
 from .udp import UdpLayer
@@ -113,7 +112,6 @@ class Stack:
             raise ValueError(f"MTU {mtu}: IPv4 needs 68 octets (RFC 791)")
         config = Config() if config is None else config
         self.mac = mac
-        self._has_unique_mac = has_unique_mac
         self.counters = Counters()
         self.timers = TimerQueue()
         self.events = EventQueue()
@@ -138,7 +136,20 @@ class Stack:
         )
         self.neighbors = Neighbors(mac, self, self.timers, self.counters, config, rng)
         self.ip.neighbors = self.neighbors
-        self.claims = Claims(mac, self, self.timers, self.events, self.counters, config, rng)
+        self._addressing = addressing = Addressing(
+            mac,
+            self.addresses,
+            self.routes,
+            self.groups,
+            self.neighbors,
+            self.ip,
+            network=network,
+            secret=rng.randbytes(16) if secret is None else secret,
+            has_unique_mac=has_unique_mac,
+        )
+        self.claims = addressing.claims = Claims(
+            mac, self, addressing, self.timers, self.events, self.counters, config, rng
+        )
         self._arp = Arp(mac, self.addresses, self.neighbors, self.claims, self, self.counters)
         self.icmp = Icmp(self.ip, self.events, self.counters, config, rng)
         self._reassembly = Reassembly(
@@ -147,13 +158,10 @@ class Stack:
         self._ipv4 = Ipv4Input(
             self.ip, self.addresses, self.groups, self._reassembly, self.icmp, self.counters
         )
-        self._network = network
-        self._secret = rng.randbytes(16) if secret is None else secret
-        self._link_local: Address | None = None
-        self._link_local_attempts = 0
-        self.routers = Routers(
+        self.routers = addressing.routers = Routers(
             mac,
             self,
+            addressing,
             self.ip,
             self.addresses,
             self.routes,
@@ -164,11 +172,12 @@ class Stack:
             config,
             rng,
         )
-        self._nd = NeighborDiscovery(
+        self._nd = addressing.discovery = NeighborDiscovery(
             mac,
             self.addresses,
             self.neighbors,
             self,
+            addressing,
             self.routers,
             self.timers,
             self.counters,
@@ -179,7 +188,7 @@ class Stack:
         self.igmp = Igmp(
             self.ip, self, self.addresses, self.groups, self.timers, self.counters, rng
         )
-        self.mld = Mld(
+        self.mld = addressing.mld = Mld(
             self.icmp.v6,
             self.ip,
             self,
@@ -211,20 +220,12 @@ class Stack:
         Raises:
             ValueError: the MTU is below IPv6's 1280 octets.
         """
-        if self._link_local is not None:
-            return
-        if self.ip.mtus[16] < MIN_MTU[16]:
-            raise ValueError(f"MTU {self.ip.mtus[16]}: IPv6 needs {MIN_MTU[16]} octets (RFC 8200)")
-        self._take_link_local(0, now)
-        if prefix is not None:
-            entry = self._add(self._stable_address(prefix, 0), 64, has_route=True)
-            self._verify(entry, now)
-        self.routers.start(now)
+        self._addressing.start_ipv6(prefix, now)
 
     @property
     def has_ipv6(self) -> bool:
         """True once `start_ipv6` was called."""
-        return self._link_local is not None
+        return self._addressing.has_ipv6
 
     def add_address(self, interface: Interface, now: float) -> Address:
         """Make *interface*'s address ours and its prefix on-link; others are told.
@@ -237,15 +238,7 @@ class Stack:
             ValueError: no host can have that address, or the MTU is too small for IPv6.
             OSError: EEXIST, it is ours already.
         """
-        packed = interface.ip.packed
-        if len(packed) == 16:
-            self.start_ipv6(now)
-        entry = self._add(packed, interface.network.prefixlen, has_route=True)
-        if len(packed) == 16:
-            self._nd.verify(entry, now, is_first=False)
-        else:
-            self.claims.announce(packed, now)
-        return entry
+        return self._addressing.add(interface.ip.packed, interface.network.prefixlen, now)
 
     def remove_address(self, interface: Interface | IPv4Address | IPv6Address, now: float) -> None:
         """Make the address no longer ours.
@@ -254,9 +247,7 @@ class Stack:
             OSError: EADDRNOTAVAIL, it is not ours.
         """
         del now
-        packed = getattr(interface, "ip", interface).packed
-        self.claims.forget(packed)
-        self._remove(packed)
+        self._addressing.remove(getattr(interface, "ip", interface).packed)
 
     def claim_address(self, now: float, interface: Interface | None = None) -> Claim:
         """Take an address only if nobody else has it (RFC 5227).
@@ -300,6 +291,10 @@ class Stack:
             KeyError: there is no such route.
         """
         self.routes.remove(route)
+
+    def order_destinations(self, destinations: Iterable[bytes]) -> list[bytes]:
+        """Packed addresses of one name, the best to try first (RFC 6724 6)."""
+        return self.selection.order(destinations, self.routes)
 
     # what the driver calls
 
@@ -447,10 +442,6 @@ class Stack:
 
     # what the layers call
 
-    def order_destinations(self, destinations: Iterable[bytes]) -> list[bytes]:
-        """Packed addresses of one name, the best to try first (RFC 6724 6)."""
-        return self.selection.order(destinations, self.routes)
-
     def solicit(self, address: bytes, mac: bytes | None, source: bytes, now: float) -> None:
         """Ask who has *address*; see `Neighbors`."""
         del now
@@ -480,18 +471,6 @@ class Stack:
         header = EthernetHeader(destination_mac or BROADCAST_MAC, self.mac, ETHERTYPE_ARP)
         self.ip.transmit(Frame(header.emit() + packet.emit()))
 
-    def gain_address(self, address: bytes, prefix_length: int, now: float) -> None:
-        """Take over a claimed address; see `Claims`."""
-        del now
-        if address not in self.addresses.entries:
-            self._add(address, prefix_length, has_route=True)
-
-    def lose_address(self, address: bytes, now: float) -> None:
-        """Give up a claimed address; see `Claims`."""
-        del now
-        if address in self.addresses.entries:
-            self._remove(address)
-
     def is_neighbor(self, address: bytes) -> bool:
         """True if *address* is on the link; see `NeighborDiscovery`."""
         if is_link_local(address):
@@ -509,81 +488,8 @@ class Stack:
         """Send a message of neighbor discovery to a group; see `Routers`."""
         self._nd.send(message, source, destination, None)
 
-    def autoconfigure(self, prefix: bytes, attempt: int, now: float) -> Address:
-        """Make an address of a router's prefix; see `Routers`."""
-        packed = self._stable_address(prefix, attempt)
-        entry = self.addresses.entries.get(packed)
-        if entry is None:  # it is not there unless somebody has configured this very address
-            entry = self._add(packed, 64, has_route=False)
-            self._verify(entry, now)
-        return entry
-
-    def withdraw(self, entry: Address, now: float) -> None:
-        """Give up an address that has expired; see `Routers`."""
-        del now
-        if self.addresses.entries.get(entry.packed) is entry:
-            self._remove(entry.packed)
-
-    def address_verified(self, entry: Address, now: float) -> None:
-        """Nobody else has *entry*; see `NeighborDiscovery`."""
-        del now
-        if entry is self._link_local:
-            self.mld.membership.repeat()
-        self.ip.forget_paths()  # it is as good a source as any other from now on
-
-    def address_duplicated(self, entry: Address, now: float) -> None:
-        """Somebody else has *entry*; see `NeighborDiscovery`."""
-        self._remove(entry.packed)
-        if entry is self._link_local:
-            self._link_local_attempts += 1
-            if self._link_local_attempts <= nd.MAX_ATTEMPTS:
-                self._take_link_local(self._link_local_attempts, now)
-        else:
-            self.routers.duplicated(entry, nd.MAX_ATTEMPTS, now)
-
-    def _take_link_local(self, attempt: int, now: float) -> None:
-        packed = stable_address(LINK_LOCAL_PREFIX, self.mac, b"", attempt, self._secret)
-        self._link_local = self._add(packed, 64, has_route=True)
-        self.routers.source = packed
-        self._verify(self._link_local, now)
-
-    def _stable_address(self, prefix: bytes, attempt: int) -> bytes:
-        return stable_address(prefix, self.mac, self._network, attempt, self._secret)
-
-    def _verify(self, entry: Address, now: float) -> None:
-        """See to it that nobody else has *entry*, which was made from our hardware address."""
-        if self._has_unique_mac:
-            entry.is_optimistic = False
-            self.address_verified(entry, now)
-        else:
-            self._nd.verify(entry, now, is_first=True)
-
     def _changed(self) -> None:
         self.ip.forget_paths()
-
-    def _add(self, packed: bytes, prefix_length: int, *, has_route: bool) -> Address:
-        is_v6 = len(packed) == 16
-        entry = self.addresses.add(packed, prefix_length, is_optimistic=is_v6)
-        self.neighbors.forget(packed)
-        if is_v6:
-            self.groups.join(solicited_node(packed))
-        if has_route and prefix_length < len(packed) * 8:
-            entry.has_route = True
-            self.routes.add(Route(entry.prefix, prefix_length))
-        return entry
-
-    def _remove(self, packed: bytes) -> None:
-        gone = self.addresses.remove(packed)
-        if len(packed) == 16:
-            self._nd.forget(packed)
-            self.groups.leave(solicited_node(packed))
-        if gone.has_route and not any(
-            entry.has_route
-            and entry.prefix == gone.prefix
-            and entry.prefix_length == gone.prefix_length
-            for entry in self.addresses.entries.values()
-        ):
-            self.routes.remove(Route(gone.prefix, gone.prefix_length))
 
     def _receive_short(self, frame: Frame, length: int, now: float) -> None:
         """A frame whose first piece does not hold an IPv4 header."""
