@@ -33,11 +33,8 @@ class Resolver:
 
     def lookup(self, host: str) -> list[str]:
         """Every address of *host*, the best to try first; empty if nobody has that name."""
-        literal, _, scope = host.partition("%")
-        try:
-            return [_text(packed(literal), scope)]
-        except ValueError:
-            pass
+        if (literal := _literal(host)) is not None:
+            return [literal]
         name = host.rstrip(".").lower()
         found: Iterable[bytes]
         if (
@@ -64,14 +61,23 @@ class Resolver:
         """As `socket.getaddrinfo`, from this network's names only.
 
         Raises:
-            socket.gaierror: EAI_NONAME, nobody here has that name.
+            socket.gaierror: EAI_NONAME, nobody here has that name; EAI_ADDRFAMILY, a literal of the
+                other family.
         """
         numeric = flags | kernel.AI_NUMERICHOST
         if host is None or host in ("", b""):
             return kernel.getaddrinfo(None, port, family, type, proto, numeric)
         text = host.decode("ascii") if isinstance(host, bytes) else host
+        literal = _literal(text)
+        if literal is not None or flags & kernel.AI_NUMERICHOST:
+            return kernel.getaddrinfo(literal or text, port, family, type, proto, numeric)
+        found = self.lookup(text)
+        if family == kernel.AF_INET6 and flags & (kernel.AI_V4MAPPED | kernel.AI_ALL):
+            # RFC 3493 6.1: IPv4 addresses only if there is no other, or all are asked for.
+            if not flags & kernel.AI_ALL:
+                found = [address for address in found if ":" in address] or found
+            numeric |= kernel.AI_V4MAPPED
         rows: list[Any] = []
-        found = [text] if flags & kernel.AI_NUMERICHOST else self.lookup(text)
         for address in found:
             try:
                 rows += kernel.getaddrinfo(address, port, family, type, proto, numeric)
@@ -96,9 +102,19 @@ class Resolver:
         return kernel.getnameinfo(sockaddr, flags | kernel.NI_NUMERICHOST | kernel.NI_NUMERICSERV)
 
 
-def _text(address: bytes, scope: str = "") -> str:
+def _literal(host: str) -> str | None:
+    """*host* in the usual form if it is a literal address, else None."""
+    literal, percent, scope = host.partition("%")
+    try:
+        address = packed(literal)
+    except ValueError:
+        return None
+    if percent and (not scope or len(address) == 4):
+        return None
+    return _text(address)
+
+
+def _text(address: bytes) -> str:
     text = ip_text(address)
-    if scope and len(address) == 4:
-        raise ValueError(f"address {text}%{scope}: IPv4 has no scopes")
     # Which interface it is does not matter, there is only one; that it is one does.
     return text + _SCOPE if len(address) == 16 and is_link_local(address) else text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import trio
 
-from zttrio.header.address import ip_text, is_link_local, packed
+from zttrio.header.address import IPV6_UNSPECIFIED, ip_text, is_link_local, packed
 
 from .multicast import INDEX
 from .options import Options
@@ -199,6 +199,17 @@ class Socket(trio.socket.SocketType):
         if ip.startswith(_V4_MAPPED) and not self._options.is_v6_only:
             ip = ip[12:]
         return ip, sockaddr[1]
+
+    def _resolve_own(self, address: Any) -> tuple[bytes | None, int]:
+        """What a program passes to bind; None is the wildcard of both families.
+
+        Raises:
+            OSError: EINVAL, an IPv4 address for a socket that keeps to IPv6.
+        """
+        ip, port = self._resolve(address, local=True)
+        if ip.startswith(_V4_MAPPED):
+            raise OSError(errno.EINVAL, f"bind: {ip_text(ip)}, but IPV6_V6ONLY is set")
+        return (self._wildcard() if ip == IPV6_UNSPECIFIED else ip), port
 
     def _wildcard(self) -> bytes | None:
         """Every address this socket may serve; None means both families."""

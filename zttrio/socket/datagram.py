@@ -83,14 +83,14 @@ class DatagramSocket(Socket):
         """Take an address and port; port 0 picks one.
 
         Raises:
-            OSError: EADDRINUSE, EADDRNOTAVAIL (not an address of this network), EINVAL (bound).
+            OSError: EADDRINUSE, EADDRNOTAVAIL (not an address of this network), EINVAL (bound, or
+                an IPv4 address with IPV6_V6ONLY).
         """
         self._check()
         await trio.lowlevel.checkpoint()
-        host, port = self._resolve(address, local=True)
-        chosen = host if any(host) else self._wildcard()
+        host, port = self._resolve_own(address)
         self._endpoint.bind(
-            chosen,
+            host,
             port,
             reuse_address=self._options.reuses_address,
             reuse_port=self._options.reuses_port,

@@ -121,6 +121,7 @@ _IPV6 = {
     (kernel.IPPROTO_IPV6, kernel.IPV6_RECVTCLASS): _Option(None, 0),
 }
 _TCP = {
+    (kernel.IPPROTO_IP, kernel.IP_MULTICAST_LOOP): _Option(None, 1),  # means nothing here
     (kernel.SOL_SOCKET, kernel.SO_KEEPALIVE): _Option("keep_alive", 0),
     (kernel.IPPROTO_TCP, kernel.TCP_NODELAY): _Option("nodelay", 0),
     (kernel.IPPROTO_TCP, kernel.TCP_CORK): _Option("cork", 0),
@@ -141,6 +142,9 @@ _UDP = {
         "multicast_hop_limit", 1, _group_hops, int
     ),
     (kernel.IPPROTO_IP, kernel.IP_MULTICAST_LOOP): _Option("multicast_loop", 1),
+}
+_TCP_IPV6 = {
+    (kernel.IPPROTO_IPV6, kernel.IPV6_MULTICAST_LOOP): _Option(None, 1, _zero_or_one),
 }
 _UDP_IPV6 = {
     (kernel.IPPROTO_IPV6, kernel.IPV6_MULTICAST_HOPS): _Option(
@@ -199,9 +203,8 @@ class Options:
         key = (level, name)
         row = _BOTH.get(key) or (_TCP if self._type == kernel.SOCK_STREAM else _UDP).get(key)
         if row is None and self._family == kernel.AF_INET6:
-            row = _IPV6.get(key)
-            if row is None and self._type == kernel.SOCK_DGRAM:
-                row = _UDP_IPV6.get(key)
+            more = _TCP_IPV6 if self._type == kernel.SOCK_STREAM else _UDP_IPV6
+            row = _IPV6.get(key) or more.get(key)
         if row is None:
             raise OSError(
                 errno.ENOPROTOOPT, f"socket option: level {level} option {name} is not known here"
@@ -212,7 +215,7 @@ class Options:
         """The value of an option.
 
         Raises:
-            OSError: ENOPROTOOPT.
+            OSError: ENOPROTOOPT; EOPNOTSUPP, an option of IPv6 for a socket of IPv4.
         """
         if level == kernel.SOL_SOCKET:
             if name == kernel.SO_LINGER:
@@ -224,6 +227,8 @@ class Options:
             }
             if name in fixed:
                 return int(fixed[name])
+        if level == kernel.IPPROTO_IPV6 and self._family == kernel.AF_INET:
+            raise OSError(errno.EOPNOTSUPP, f"socket option: {name} is for IPv6 sockets")
         row = self._row(level, name)
         return self._values.get((level, name), row.default)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
-from zttrio.header.address import packed
+from zttrio.header.address import ip_text, packed
 from zttrio.stack.tcp.state import CLOSED, SYN_RECEIVED, SYN_SENT
 
 from .base import Socket
@@ -98,16 +98,16 @@ class StreamSocket(Socket):
         """Take an address and port; port 0 picks one.
 
         Raises:
-            OSError: EADDRINUSE, EADDRNOTAVAIL (not an address of this network), EINVAL (bound).
+            OSError: EADDRINUSE, EADDRNOTAVAIL (not an address of this network), EINVAL (bound, or
+                an IPv4 address with IPV6_V6ONLY).
         """
         self._check()
         await trio.lowlevel.checkpoint()
-        host, port = self._resolve(address, local=True)
+        host, port = self._resolve_own(address)
         if self._binding is not None or self._connection is not None or self._listener is not None:
             raise OSError(errno.EINVAL, f"bind: socket already has {self._local_text()}")
-        chosen = host if any(host) else self._wildcard()
         self._binding = self._driver.stack.tcp.bind(
-            chosen,
+            host,
             port,
             reuse_address=self._options.reuses_address,
             reuse_port=self._options.reuses_port,
@@ -180,6 +180,8 @@ class StreamSocket(Socket):
         host, port = self._resolve(address, local=False)
         if not any(host):  # Linux: connecting to the wildcard means ourselves
             host = packed("127.0.0.1" if len(host) == 4 else "::1")
+        if self._driver.stack.ip.is_group(host):
+            raise OSError(errno.ENETUNREACH, f"connect: {ip_text(host)} is more than one host")
         if self._listener is not None:
             raise OSError(errno.EISCONN, "connect: socket listens")
         if self._connection is not None:

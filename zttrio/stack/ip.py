@@ -20,6 +20,7 @@ from zttrio.header.address import (
     is_multicast,
     is_unspecified,
     multicast_mac,
+    packed,
 )
 from zttrio.header.checksum import sum_of
 from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOPBACK_MTU", "Ip"]
 
+_IPV4_LOOPBACK = packed("127.0.0.1")
 LOOPBACK_MTU = 65535
 PATH_LIMIT = 4096  # destinations remembered; arbitrary
 OUTBOX_LIMIT = 1024  # frames that wait for the wire, apart from what TCP keeps; Linux's txqueuelen
@@ -510,7 +512,9 @@ class Ip:
         octets = len(destination)
         if self.is_local(destination):
             path = Path(destination, LOCAL, Neighbor(destination))
-            path.source = destination
+            # As on Linux, all of 127.0.0.0/8 hears from 127.0.0.1.
+            is_one_of_many = octets == 4 and not self._addresses.is_ours(destination)
+            path.source = _IPV4_LOOPBACK if is_one_of_many else destination
             path.mtu = LOOPBACK_MTU
             path.needs_checksum = False
         elif self.is_group(destination):
