@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from zttrio.config import Config
+from zttrio.header.tcp import ACK
+from zttrio.stack.tcp.connection import TcpConnection
 
-from .tcp_pair import Pipe, exchange, finish
+from .tcp_pair import Pipe, PipeEnd, exchange, finish
+
+if TYPE_CHECKING:
+    from zttrio.stack.packet import Packet
+    from zttrio.stack.tcp.sendqueue import SendQueue
 
 
 def _data(seed: int, size: int) -> bytes:
@@ -49,3 +56,55 @@ def test_every_octet_arrives_over_a_pipe_with_random_faults(seed: int) -> None:
         lazy=rng.choice((0.0, 0.5, 0.9)),
     )
     finish(pipe)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("shortcut", ["receive_predicted", "emit_run"])
+def test_a_shortcut_changes_nothing_but_speed(
+    seed: int, shortcut: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> list[tuple[float, bytes, bytes]]:
+        pipe = Pipe(
+            seed,
+            loss=0.03 * (seed % 2),
+            reorder=0.1 * (seed % 3),
+            delay=0.01,
+            mtu=1500,
+            max_segment=(seed // 3) * 20_000,
+            strip=("timestamp",) if seed == 4 else (),
+        )
+        seen: list[tuple[float, bytes, bytes]] = []
+        carry = pipe.carry
+
+        def record(to: PipeEnd, packet: Packet, now: float) -> None:
+            seen.append((now, bytes(packet.transport), bytes(packet.payload)))
+            carry(to, packet, now)
+
+        monkeypatch.setattr(pipe, "carry", record)
+        exchange(pipe, _data(1, 150_000), _data(2, 50_000))
+        return seen
+
+    fast = run()
+
+    def refuse(*args: object) -> bool:
+        return False
+
+    def one_by_one(
+        self: TcpConnection,
+        queue: SendQueue,
+        seq: int,
+        size: int,
+        flags: int,
+        now: float,
+        ecn: int,
+    ) -> None:
+        while size:
+            part = min(self.segment_limit, size)
+            size -= part
+            gso_size = self.mss if part > self.mss else 0
+            self.emit(seq, flags if not size else ACK, queue.cut(seq, part), now, gso_size, ecn)
+            seq += part
+
+    slow = refuse if shortcut == "receive_predicted" else one_by_one
+    monkeypatch.setattr(TcpConnection, shortcut, slow)
+    assert run() == fast

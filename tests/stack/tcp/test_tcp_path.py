@@ -101,9 +101,9 @@ def test_a_report_of_a_smaller_mtu_cuts_segments_and_sends_them_again_at_once() 
     cwnd = connection.congestion.cwnd
     t.lose(1, errno.EMSGSIZE, mtu=1000)
     t.expect(ACK, data[:960], seq=1)
-    t.expect(ACK, data[960:1460], seq=961)
-    t.expect(ACK, data[1460:2420], seq=1461)
-    t.expect(ACK, data[2420:2920], seq=2421)
+    t.expect(ACK, data[960:1920], seq=961)
+    t.expect(ACK, data[1920:2880], seq=1921)
+    t.expect(ACK, data[2880:2920], seq=2881)
     t.expect_nothing()
     assert connection.mss == 960
     assert connection.congestion.cwnd == cwnd  # no sign of congestion

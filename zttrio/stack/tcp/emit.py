@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from zttrio.header.checksum import fold, pseudo_header, sum_of
 from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL
 from zttrio.header.ipv4 import PROTOCOL_TCP
-from zttrio.header.tcp import ACK, ECE, RST, TcpHeader
+from zttrio.header.tcp import ACK, CWR, ECE, FIN, PSH, RST, TcpHeader
 
 from .seq import MASK
 from .tcb import Tcb
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
+
+    from .sendqueue import SendQueue
 
 __all__ = ["CHALLENGE_INTERVAL", "ECT_0", "MIN_MSS", "STAMP_SIZE", "Emitter"]
 
@@ -157,6 +159,103 @@ class Emitter(Tcb):
             hop_limit=options.hop_limit,
             traffic_class=options.traffic_class & 0xFC | ecn,
         )
+
+    def emit_run(
+        self, queue: SendQueue, seq: int, size: int, flags: int, now: float, ecn: int
+    ) -> None:
+        """Send *size* octets as segments of `segment_limit`: `emit` many times, and faster.
+
+        Args:
+            queue: where the octets are.
+            seq: of the first, unwrapped.
+            size: how many; more than one segment takes.
+            flags: PSH and FIN are for the last segment, CWR for the first.
+            now: the time.
+            ecn: the two ECN bits of the packets.
+        """
+        step = self.segment_limit
+        mss = self.mss
+        first_flags = flags & ~(PSH | FIN)
+        reports = self.receive_queue
+        if not self.ts_ok or (
+            reports is not None
+            and self.sack_ok
+            and (reports.ahead or reports.duplicate is not None)
+        ):
+            while size:
+                part = min(step, size)
+                size -= part
+                these = first_flags if size else first_flags | flags & (PSH | FIN)
+                gso_size = mss if part > mss else 0
+                self.emit(seq, these, queue.cut(seq, part), now, gso_size, ecn)
+                first_flags &= ~CWR
+                seq += part
+            return
+        window = self.receive_window()
+        if self.ecn_echo:
+            first_flags |= ECE
+        words = 0x8000 | first_flags
+        last_flags = flags & (PSH | FIN)
+        ack = self.rcv_nxt & MASK
+        local, src_port = self.local
+        remote, dst_port = self.remote
+        stamp = (int(now * 1000) + self.ts_offset) & MASK
+        echo = self.ts_recent
+        needs_checksum = self.needs_checksum and step <= mss
+        state = CHECKSUM_COMPLETE if needs_checksum else CHECKSUM_PARTIAL
+        pseudo = self.pseudo_sum + 32
+        common = pseudo + src_port + dst_port + ack + window + _STAMP_WORD + stamp + echo
+        options = self.options
+        hop_limit = options.hop_limit
+        traffic_class = options.traffic_class & 0xFC | ecn
+        send = self.layer.ip.send
+        pack = _STAMPED.pack
+        # Segments of one chunk are views of one view; super-segments would be joined too often.
+        view = memoryview(queue.cut(seq, size)) if step <= mss else None
+        at = 0
+        while at < size:
+            part = size - at
+            if part > step:
+                part = step
+            else:
+                words |= last_flags
+            number = (seq + at) & MASK
+            payload = queue.cut(seq + at, part) if view is None else view[at : at + part]
+            if needs_checksum:
+                check = fold(common + part + number + words + sum_of(payload)) ^ 0xFFFF
+            else:
+                check = (pseudo + part) % 0xFFFF or 0xFFFF
+            send(
+                local,
+                remote,
+                PROTOCOL_TCP,
+                pack(
+                    src_port,
+                    dst_port,
+                    number,
+                    ack,
+                    words,
+                    window,
+                    check,
+                    0,
+                    _STAMP_WORD,
+                    stamp,
+                    echo,
+                ),
+                payload,
+                now,
+                checksum=state,
+                gso_size=mss if part > mss else 0,
+                hop_limit=hop_limit,
+                traffic_class=traffic_class,
+            )
+            words &= ~CWR
+            at += part
+        self.layer.counters.tcp_out += -(-size // step)
+        self.last_ack_sent = self.rcv_nxt
+        self.ack_octets = 0
+        self.ack_now = False
+        self.ack_at = inf
 
     def _emit_with_sack(
         self, seq: int, flags: int, payload: Buffer, now: float, gso_size: int, ecn: int

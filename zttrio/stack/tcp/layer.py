@@ -11,6 +11,7 @@ import struct
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from zttrio.errors import HeaderError
 from zttrio.header.address import (
     IPV4_UNSPECIFIED,
     IPV6_UNSPECIFIED,
@@ -52,11 +53,9 @@ if TYPE_CHECKING:
     from .lower import IpService
     from .receive import Receiver
     from .send import Sender
-    from .tcb import Tcb
 
 __all__ = ["TcpConnection", "TcpLayer", "TcpListener"]
 
-_FIXED = struct.Struct("!IIHHHH")
 _PORTS = struct.Struct("!HH")
 _SEQ_AT = struct.Struct("!I")
 QUANTUM = 8  # segments that one connection sends before the next has its turn; arbitrary
@@ -326,22 +325,17 @@ class TcpLayer:
         counters = self.counters
         counters.tcp_in += 1
         transport = packet.transport
+        entry = self.table.get(packet.source + packet.destination + bytes(transport[:4]))
+        if entry is not None and entry.receive_predicted(packet, transport, now):
+            return
         data = packet.payload
         size = len(transport)
-        if size < LENGTH:
-            transport = packet.data()
+        if data and (size < LENGTH or size < transport[12] >> 2 & 0x3C):
+            transport = packet.data()  # the header was cut in two
             data = b""
-            size = len(transport)
-            if size < LENGTH:
-                counters.tcp_malformed += 1
-                return
-        seq, ack, words, window, _, _ = _FIXED.unpack_from(transport, 4)
-        offset = words >> 10 & 0x3C
-        if offset > size and data:
-            transport = packet.data()
-            data = b""
-            size = len(transport)
-        if not LENGTH <= offset <= size:
+        try:
+            header = TcpHeader.parse(transport)
+        except HeaderError:
             counters.tcp_malformed += 1
             return
         if packet.checksum == CHECKSUM_COMPLETE and transport_checksum(
@@ -349,14 +343,15 @@ class TcpLayer:
         ):
             counters.tcp_bad_checksum += 1
             return
-        if size > offset:
-            rest = memoryview(transport)[offset:]
+        if len(transport) > header.data_offset:
+            rest = memoryview(transport)[header.data_offset :]
             data = b"".join((rest, data)) if data else rest
-        entry = self.table.get(packet.source + packet.destination + bytes(transport[:4]))
+        if entry is None and size < 4:
+            entry = self.table.get(packet.source + packet.destination + bytes(transport[:4]))
         if entry is None:
-            self.receive_stranger(packet, TcpHeader.parse(transport), data, now)
+            self.receive_stranger(packet, header, data, now)
         else:
-            entry.receive_segment(packet, seq, ack, words, window, transport, data, now)
+            entry.receive_segment(packet, header, data, now)
 
     def receive_stranger(
         self,
@@ -550,10 +545,6 @@ class TcpLayer:
             return False
         self._orphans.add(connection)
         return True
-
-    def note_established(self, connection: Tcb, now: float) -> None:
-        """A handshake is complete: packets do arrive there."""
-        self.ip.confirm(connection.remote[0], now)
 
     def abort_all(self, now: float) -> None:
         """Reset every connection, forget every listener: the network is going away."""

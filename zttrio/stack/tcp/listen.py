@@ -190,7 +190,7 @@ class TcpListener(Endpoint):
         self.layer.counters.tcp_cookies_in += 1
         connection = self.complete(request, header, now)
         if connection is not None:
-            connection.receive_header(packet, header, data, now)
+            connection.receive_segment(packet, header, data, now)
         return True
 
     def complete(self, request: Request, header: TcpHeader, now: float) -> TcpConnection | None:
@@ -322,24 +322,18 @@ class Request:
             traffic_class=options.traffic_class & 0xFC,
         )
 
-    def receive_segment(
-        self,
-        packet: Packet,
-        seq: int,
-        ack: int,
-        words: int,
-        window: int,
-        transport: Buffer,
-        data: Buffer,
-        now: float,
-    ) -> None:
+    def receive_predicted(self, packet: Packet, transport: Buffer, now: float) -> bool:
+        """No segment of a handshake is what most segments are."""
+        del packet, transport, now
+        return False
+
+    def receive_segment(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> None:
         """RFC 9293 3.10.7.4 in SYN_RECEIVED; arguments as for `Receiver.receive_segment`."""
         listener = self.listener
         layer = listener.layer
-        header = TcpHeader.parse(transport)
-        flags = words & 0xFF
+        flags = header.flags
         rcv_nxt = self.irs + 1
-        number = unwrap(seq, rcv_nxt)
+        number = unwrap(header.seq, rcv_nxt)
         if flags & (SYN | RST | ACK) == SYN and number == self.irs:
             self._answer(now, is_syn=True)  # our answer was lost, or is on its way
             return
@@ -372,12 +366,12 @@ class Request:
         if not flags & ACK:
             layer.counters.tcp_no_ack += 1
             return
-        if ack != (self.iss + 1) & MASK:
+        if header.ack != (self.iss + 1) & MASK:
             layer.reset_stranger(packet, header, len(data), now)
             return
         connection = listener.complete(self, header, now)
         if connection is not None:
-            connection.receive_segment(packet, seq, ack, words, window, transport, data, now)
+            connection.receive_segment(packet, header, data, now)
 
     def _answer(self, now: float, *, is_syn: bool = False) -> None:
         """Say where we are, but not too often (RFC 5961 section 7)."""

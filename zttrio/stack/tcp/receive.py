@@ -1,8 +1,8 @@
 """What arrives: the checks of RFC 9293 3.10.7 in their order, with RFC 5961's and RFC 7323's.
 
-The first few lines of `receive_segment` are the fast path (header prediction): an established
-connection, the next data or the next ACK in order, and nothing unusual.  Everything else takes the
-complete way behind it, and the two must agree.
+`receive_predicted` is the fast path (header prediction): an established connection, the next data
+or the next ACK in order, and nothing unusual.  Everything else takes the complete way behind it,
+`receive_segment`, and the two must agree.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import struct
 from math import inf
 from typing import TYPE_CHECKING
 
+from zttrio.header.checksum import sum_of
+from zttrio.header.frame import CHECKSUM_COMPLETE
 from zttrio.header.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, TcpHeader
-from zttrio.stack.events import CONN, RD, WR
+from zttrio.stack.events import RD, WR
 
-from .congestion import initial_window
-from .offer import MAX_SCALE
+from .handshake import QUICK_ACKS, Handshaker
 from .receivequeue import ReceiveQueue
-from .recovery import Recoverer
 from .seq import MASK, is_newer, unwrap
 from .state import (
     CLOSE_WAIT,
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Receiver"]
 
-_STAMP = struct.Struct("!III")
+_PLAIN = struct.Struct("!IIHHHH")  # from behind the ports
+_STAMPED = struct.Struct("!IIHHHHIII")
 _STAMP_WORD = 0x0101080A
-_UNUSUAL = 0xFF & ~(ACK | PSH)
+_PREDICTED = 0xFFFF & ~PSH  # data offset and flags, of which only PSH may be or not be
 STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
 ACK_STRETCH = 8
 """Full segments of one burst that share an ACK, once the peer is up to speed.
@@ -56,10 +57,9 @@ ACK_SUPERS = 4
 
 An ACK costs both ends as much as a super-segment does.  Arbitrary.
 """
-QUICK_ACKS = 16  # Linux's TCP_MAX_QUICKACKS: the peer is in slow start and counts on them
 
 
-class Receiver(Recoverer):
+class Receiver(Handshaker):
     """A connection that can be fed segments."""
 
     __slots__ = ()
@@ -72,80 +72,90 @@ class Receiver(Recoverer):
         """The last ACK has arrived; see `connection`."""
         raise NotImplementedError
 
-    def receive_segment(
-        self,
-        packet: Packet,
-        seq: int,
-        ack: int,
-        words: int,
-        window: int,
-        transport: Buffer,
-        data: Buffer,
-        now: float,
-    ) -> None:
-        """Take in one segment (or super-segment) whose checksum is right.
+    def receive_predicted(self, packet: Packet, transport: Buffer, now: float) -> bool:
+        """Header prediction: take in a segment if it is what nearly every segment is.
+
+        That is the next data in order, or an ACK of ours, on an established connection, with no
+        option but the timestamp; its checksum is verified here.
 
         Args:
             packet: as the IP layer delivered it.
-            seq: as on the wire.
-            ack: as on the wire.
-            words: data offset and flags, the 16 bits as on the wire.
-            window: as on the wire.
-            transport: at least the whole TCP header.
-            data: what follows it.
+            transport: its first piece, at least the ports.
             now: the time.
+
+        Returns:
+            False if it is anything else, and nothing has happened.
         """
-        self.received_at = now
-        number = self.rcv_nxt
-        if words & _UNUSUAL or seq != number & MASK or self.state != ESTABLISHED:
-            self.receive_header(packet, TcpHeader.parse(transport), data, now)
-            return
+        size = len(transport)
         if self.ts_ok:
-            if words >> 12 != 8:
-                self.receive_header(packet, TcpHeader.parse(transport), data, now)
-                return
-            word, stamp, echo = _STAMP.unpack_from(transport, 20)
-            if word != _STAMP_WORD or (stamp - self.ts_recent) & 0x8000_0000:
-                self.receive_header(packet, TcpHeader.parse(transport), data, now)
-                return
-            if number == self.last_ack_sent:
-                self.ts_recent = stamp
-                self.ts_recent_at = now
-        elif words >> 12 == 5:
-            echo = None
+            if size < 32:
+                return False
+            seq, ack, words, window, _, _, word, stamp, echo = _STAMPED.unpack_from(transport, 4)
+            if (
+                words & _PREDICTED != 0x8010
+                or word != _STAMP_WORD
+                or (stamp - self.ts_recent) & 0x8000_0000
+            ):
+                return False
+            offset = 32
         else:
-            self.receive_header(packet, TcpHeader.parse(transport), data, now)
-            return
-        size = len(data)
-        ack = unwrap(ack, self.snd_una)
+            if size < 20:
+                return False
+            seq, ack, words, window, _, _ = _PLAIN.unpack_from(transport, 4)
+            if words & _PREDICTED != 0x5010:
+                return False
+            stamp = 0
+            echo = None
+            offset = 20
+        number = self.rcv_nxt
+        if seq != number & MASK or self.state != ESTABLISHED:
+            return False
+        data = packet.payload
+        if size > offset:
+            if data:
+                return False
+            data = memoryview(transport)[offset:]
+        length = len(data)
+        una = self.snd_una
+        ack = unwrap(ack, una)
+        window <<= self.snd_scale
         queue = self.receive_queue
         if (
-            ack < self.snd_una
+            ack < una
             or ack > self.snd_nxt
-            or size > self.rcv_adv - number
+            or length > self.rcv_adv - number
             or (queue is not None and queue.ahead)
-            or (size == 0 and (ack == self.snd_una or window << self.snd_scale == 0))
+            or (length == 0 and (ack == una or window == 0))
             or self.is_read_closed
             or self.fin_seq is not None
             or (self.ecn_ok and packet.traffic_class & 3 == CE)
         ):
-            self.receive_header(packet, TcpHeader.parse(transport), data, now)
-            return
+            return False
+        if packet.checksum == CHECKSUM_COMPLETE:
+            total = self.pseudo_sum + offset + length + sum_of(transport)
+            if size == offset and length:
+                total += sum_of(data)
+            if total % 0xFFFF:
+                return False
         # From here on: the next segment in order, with an acceptable ACK.
+        self.received_at = now
+        if self.ts_ok and number == self.last_ack_sent:
+            self.ts_recent = stamp
+            self.ts_recent_at = now
         self.snd_wl1 = number
         self.snd_wl2 = ack
-        window <<= self.snd_scale
         if window != self.snd_wnd:
             self._change_window(window)
-        if ack != self.snd_una:
+        if ack != una:
             self.acknowledge(ack, (), None, echo, False, now)
             self._after_ack()
-        if size:
+        if length:
             if queue is None:
                 queue = self.receive_queue = ReceiveQueue()
             queue.append(data)
-            self.rcv_nxt = number + size
-            self._note_data(size, packet.gso_size, now)
+            self.rcv_nxt = number + length
+            self._note_data(length, packet.gso_size, now)
+        return True
 
     def _change_window(self, window: int) -> None:
         """The peer announces another window."""
@@ -222,8 +232,16 @@ class Receiver(Recoverer):
 
     # the complete way
 
-    def receive_header(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> None:
-        """As `receive_segment`, from a parsed header and without the fast path."""
+    def receive_segment(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> None:
+        """Take in any segment (or super-segment) whose checksum is right.
+
+        Args:
+            packet: as the IP layer delivered it.
+            header: its TCP header.
+            data: what follows that.
+            now: the time.
+        """
+        self.received_at = now
         flags = header.flags
         if self.state == SYN_SENT:
             self._receive_in_syn_sent(packet, header, data, now)
@@ -504,10 +522,6 @@ class Receiver(Recoverer):
 
     # opening
 
-    def send_syn(self, now: float) -> None:
-        """Send our SYN, with an ACK if the peer's has come; see `connection`."""
-        raise NotImplementedError
-
     def _receive_in_syn_sent(
         self, packet: Packet, header: TcpHeader, data: Buffer, now: float
     ) -> None:
@@ -546,55 +560,3 @@ class Receiver(Recoverer):
             self.schedule_ack()
         else:
             self.send_ack(now)
-
-    def accept_options(self, header: TcpHeader, now: float) -> None:
-        """Settle what both sides can do, from the peer's SYN."""
-        if header.timestamp is not None:
-            self.ts_ok = True
-            self.ts_recent = header.timestamp[0]
-            self.ts_recent_at = now
-        else:
-            self.ts_ok = False
-        self.sack_ok = header.sack_permitted
-        # The answer to our request has ECE alone; both together are a request (RFC 3168 6.1.1).
-        if self.state == SYN_SENT and header.flags & (ECE | CWR) != ECE:
-            self.ecn_ok = False
-        self.scale_ok = header.window_scale is not None
-        if header.window_scale is None:
-            self.snd_scale = self.rcv_scale = 0
-            self.rcv_buffer = min(self.rcv_buffer, 0xFFFF)
-        else:
-            self.snd_scale = min(header.window_scale, MAX_SCALE)
-        default = 536 if len(self.remote[0]) == 4 else 1220  # RFC 9293 3.7.1
-        self.peer_mss = header.mss or default
-        self.measure_path()
-        self.snd_wnd = self.max_snd_wnd = header.window  # never scaled in a SYN
-        self.snd_wl1 = unwrap(header.seq, self.rcv_nxt)
-
-    def become_established(self, header: TcpHeader, now: float) -> None:
-        """The handshake is complete: both SYNs are acknowledged."""
-        self.state = FIN_WAIT_1 if self.fin_queued else ESTABLISHED
-        self.rto_at = inf
-        self.congestion.cwnd = initial_window(self.mss)
-        self.snd_una = self.snd_nxt
-        self.snd_wl2 = self.snd_una
-        if not header.flags & SYN:
-            self.snd_wnd = header.window << self.snd_scale
-            self.max_snd_wnd = max(self.max_snd_wnd, self.snd_wnd)
-        self.measure_handshake(header, now)
-        self.quick_acks = QUICK_ACKS
-        self.received_at = self.tuned_at = now
-        self.tuned_seq = self.rcv_nxt
-        self.layer.note_established(self, now)
-        self.start_keep_alive(now)
-        self.layer.events.raise_event(self, CONN | WR)
-        if self.write_end > self.snd_nxt or self.fin_queued:
-            self.mark_dirty()
-
-    def start_keep_alive(self, now: float) -> None:
-        """Arm the keep-alive timer if the program wants it; see `timing`."""
-        raise NotImplementedError
-
-    def measure_handshake(self, header: TcpHeader, now: float) -> None:
-        """Take the round trip of the SYN as the first sample; see `connection`."""
-        raise NotImplementedError

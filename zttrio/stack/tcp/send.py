@@ -51,6 +51,7 @@ class Sender(Emitter):
         if not board.pieces and self.persist_at == inf:
             self.progress_at = now
         mss = self.mss
+        limit = self.segment_limit
         rate = congestion.pacing_rate(self.rtt.srtt) if congestion.is_paced else 0.0
         count = 0
         is_limited = False
@@ -79,7 +80,8 @@ class Sender(Emitter):
                 continue
             if now < self.pace_at:
                 break
-            size = min(available, usable, self.segment_limit)
+            # As much as may go in one run; only a paced sender looks up after each segment.
+            size = min(available, usable, limit if rate else limit * (room - count))
             if size > quota:
                 is_limited = True
                 size = quota - quota % mss
@@ -93,7 +95,7 @@ class Sender(Emitter):
                 if size == 0:
                     break
             self._send_new(seq, size, now)
-            count += 1
+            count += -(-size // limit)
             if rate:
                 # A fair share of lateness is made up for, or a coarse clock would halve the rate.
                 self.pace_at = max(self.pace_at, now - 0.01) + size / rate
@@ -107,8 +109,7 @@ class Sender(Emitter):
             if self.rto_at == inf:
                 self.rto_at = self.bounded_timeout(now)
                 self.arm(self.rto_at)
-            if self.tail_at == inf:
-                self.schedule_tail_probe(now)
+            self.schedule_tail_probe(now)
             self._note_usage(is_limited)
         elif is_limited:
             self._note_usage(True)
@@ -144,18 +145,23 @@ class Sender(Emitter):
         mss = self.mss
         if size % mss:
             self.small_end = end
-        payload: Buffer = b""
-        if size and self.send_queue is not None:
-            payload = self.send_queue.cut(seq, size)
-        if flags & FIN:
-            end += 1
+        ecn = 0
         if self.ecn_ok and size:
+            ecn = ECT_0
             if self.cwr_pending:
                 flags |= CWR
                 self.cwr_pending = False
-            self.emit(seq, flags, payload, now, mss if size > mss else 0, ECT_0)
+        if size and self.send_queue is not None:
+            if size > self.segment_limit:
+                self.emit_run(self.send_queue, seq, size, flags, now, ecn)
+            else:
+                payload = self.send_queue.cut(seq, size)
+                self.emit(seq, flags, payload, now, mss if size > mss else 0, ecn)
         else:
-            self.emit(seq, flags, payload, now, mss if size > mss else 0)
+            self.emit(seq, flags, b"", now)
+        if flags & FIN:
+            end += 1
+        # One piece for all of it: a run leaves at one time, and is cut where an ACK cuts it.
         self.board.add(seq, end, mss, now)
         self.snd_nxt = end
         if self.loss_state == RECOVERY:

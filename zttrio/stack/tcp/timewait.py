@@ -80,22 +80,15 @@ class TimeWait:
         self.deadline = now + self.layer.config.time_wait
         self.queued = inf
 
-    def receive_segment(
-        self,
-        packet: Packet,
-        seq: int,
-        ack: int,
-        words: int,
-        window: int,
-        transport: Buffer,
-        data: Buffer,
-        now: float,
-    ) -> None:
+    def receive_predicted(self, packet: Packet, transport: Buffer, now: float) -> bool:
+        """Nothing is expected here."""
+        del packet, transport, now
+        return False
+
+    def receive_segment(self, packet: Packet, header: TcpHeader, data: Buffer, now: float) -> None:
         """RFC 9293 3.10.7.4 in TIME_WAIT; arguments as for `Receiver.receive_segment`."""
-        del ack, window
-        header = TcpHeader.parse(transport)
-        flags = words & 0xFF
-        number = unwrap(seq, self._rcv_nxt)
+        flags = header.flags
+        number = unwrap(header.seq, self._rcv_nxt)
         if flags & (SYN | RST | ACK) == SYN and self._is_new_connection(header, number):
             self.layer.counters.tcp_time_wait_reused += 1
             self.end()
