@@ -42,6 +42,16 @@ class Socket(trio.socket.SocketType):
     Once the Network has been left, or its wire has died, every call raises ENETDOWN.
     """
 
+    __slots__ = (  # a busy server has thousands
+        "_did_shutdown_write",
+        "_driver",
+        "_family",
+        "_is_closed",
+        "_options",
+        "_resolver",
+        "_waiters",
+    )
+
     protocol: ClassVar[int]
     kind: ClassVar[kernel.SocketKind]
 

@@ -163,6 +163,9 @@ _NOT_FOR_STREAMS = {
 """What Linux says to stream sockets."""
 
 
+_NONE: dict[tuple[int, int], int] = {}
+
+
 class Options:
     """The options of one socket.
 
@@ -174,10 +177,12 @@ class Options:
         type: SOCK_STREAM or SOCK_DGRAM.
     """
 
+    __slots__ = ("_family", "_linger", "_type", "_values")
+
     def __init__(self, family: int, type: int) -> None:  # noqa: A002 - the kernel's word
         self._family = family
         self._type = type
-        self._values: dict[tuple[int, int], int] = {}
+        self._values = _NONE  # replaced, never changed: most sockets share this one
         self._linger: tuple[int, int] = (0, 0)
 
     @property
@@ -255,7 +260,7 @@ class Options:
                 value = value[0] if len(value) else 0
             else:
                 raise OSError(errno.EINVAL, f"socket option: needs 4 octets, got {len(value)}")
-        self._values[level, name] = row.clean(value)
+        self._values = {**self._values, (level, name): row.clean(value)}
 
     def changes(self) -> dict[str, Any]:
         """Everything that was set, by the names of the endpoint."""
@@ -270,5 +275,5 @@ class Options:
 
     def inherit(self, accepted: Options) -> None:
         """Give the options of a listener to a socket it has accepted, all of them as on Linux."""
-        accepted._values = dict(self._values)
+        accepted._values = self._values
         accepted._linger = self._linger

@@ -36,6 +36,8 @@ _DEFAULT_MSS = 536  # RFC 9293 3.7.1, what Linux reports before there is a conne
 class StreamSocket(Socket):
     """A TCP socket: fresh, bound, listening or connected."""
 
+    __slots__ = ("_binding", "_connection", "_listener")
+
     protocol: ClassVar[int] = kernel.IPPROTO_TCP
     kind = kernel.SOCK_STREAM
 
