@@ -105,6 +105,7 @@ class NodeTask:
         config: the node's numbers.
         relay: how to relay, for a root; one of the worlds has to list it.
         open_sockets: makes the sockets; tests pass their own.
+        check: tells if an identity is valid; called in a worker thread, one at a time.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class NodeTask:
         open_sockets: Callable[
             [Sequence[bytes], int, SocketCounters], Sequence[NodeSocket]
         ] = open_udp_sockets,
+        check: Callable[[Identity], bool] | None = None,
     ) -> None:
         self.node: Node
         """Set when the task has started."""
@@ -139,6 +141,7 @@ class NodeTask:
         self._config = NodeConfig() if config is None else config
         self._relay = relay
         self._open_sockets = open_sockets
+        self._check = _is_valid if check is None else check
         self._sockets: list[NodeSocket] = []
         self._timer_scope: trio.CancelScope | None = None
         self._deadline = inf
@@ -193,7 +196,7 @@ class NodeTask:
             identity = await generate_identity()
             if home is not None:
                 await trio.to_thread.run_sync(home.save_identity, identity)
-        elif not await _is_valid(identity):
+        elif not await self._is_valid(identity):
             raise IdentityError(f"identity {identity}: its address is not that of its keys")
         return identity
 
@@ -404,9 +407,12 @@ class NodeTask:
             await self._work.wait()
             self._work = trio.Event()
             while (identity := node.next_validation()) is not None:
-                is_valid = await _is_valid(identity)
+                is_valid = await self._is_valid(identity)
                 node.identity_checked(identity, trio.current_time(), is_valid=is_valid)
                 self.flush()
+
+    async def _is_valid(self, identity: Identity) -> bool:
+        return await trio.to_thread.run_sync(self._check, identity, abandon_on_cancel=True)
 
     async def _drain_backlogs(self) -> None:
         while True:
@@ -451,10 +457,8 @@ class NodeTask:
         ]
 
 
-async def _is_valid(identity: Identity) -> bool:
-    return await trio.to_thread.run_sync(
-        lambda: identity.is_valid(open_backend()), abandon_on_cancel=True
-    )
+def _is_valid(identity: Identity) -> bool:
+    return identity.is_valid(open_backend())  # a backend belongs to one thread at a time
 
 
 def _ignore(event: Event) -> None:
