@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -110,3 +112,14 @@ def test_an_address_or_device_that_makes_no_sense_is_code_1_and_quoted(
 ) -> None:
     assert cli.main(["ping", "host", option, value]) == 1
     assert value in capsys.readouterr().err
+
+
+def test_a_command_whose_extra_is_missing_says_how_to_install_it_and_spares_the_others() -> None:
+    program = "import sys; sys.modules['lz4'] = sys.modules['lz4.block'] = None\n"
+    program += "from zttrio.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program]
+    refused = subprocess.run([*command, "root", "--any"], capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert b"pip install 'zttrio[zerotier]'" in refused.stderr
+    helped = subprocess.run([*command, "ping", "--help"], capture_output=True, check=True)
+    assert b"--count" in helped.stdout
