@@ -102,6 +102,7 @@ class Broker:
         self._say = say
         self._said: set[str] = set()
         self._connections: dict[int, Connection] = {}
+        self._by_descriptor: dict[int, Connection] = {}
         self._departed: OrderedDict[int, Connection] = OrderedDict()
         self._freed: deque[Callable[[], None]] = deque()
 
@@ -110,11 +111,13 @@ class Broker:
     def adopt(self, connection: Connection) -> None:
         """Know a new connection, and start its task."""
         self._connections[connection.cookie] = connection
+        self._by_descriptor[connection.descriptor] = connection
         self._nursery.start_soon(connection.run)
 
     def depart(self, connection: Connection) -> None:
         """Keep a connection without a stand-in, but not for ever."""
         del self._connections[connection.cookie]
+        del self._by_descriptor[connection.descriptor]
         if not connection.is_gone:  # a program may still ask about it
             self._departed[connection.cookie] = connection
             if len(self._departed) > DEPARTED:
@@ -168,6 +171,7 @@ class Broker:
             RpcError: the payload makes no sense.
         """
         self.counters.requests += 1
+        self._catch_up()
         operation = _OPERATIONS.get(request.op)
         if operation is None:
             self.counters.requests_unknown += 1
@@ -177,6 +181,17 @@ class Broker:
             return await operation(self, request, client)
         except OSError as exc:
             return Reply(-1, exc.errno or errno.EIO)
+
+    def _catch_up(self) -> None:
+        """Act on everything that programs did with their descriptors before they asked.
+
+        A program that closes its listener and then connects to its port must be refused; both
+        reach us at once, by different ways.
+        """
+        for fd in self.poller.dispatch():
+            connection = self._by_descriptor.get(fd)
+            if connection is not None:
+                connection.attend()
 
     def _find(self, cookie: int) -> Connection:
         connection = self._connections.get(cookie) or self._departed.get(cookie)

@@ -137,6 +137,7 @@ class Connection(ABC):
 
     Attributes:
         cookie: SO_COOKIE of the program's end, by which everybody names it.
+        descriptor: the number of our end.
         domain: AF_INET or AF_INET6.
         protocol: IPPROTO_*.
         options: what the program has set.
@@ -170,11 +171,12 @@ class Connection(ABC):
         self.error = 0
         self.is_gone = False
         self._service = service
+        self.descriptor = service.fileno()
         self._wakeup = Wakeup()
         self._app_events = 0
         self._wants_writable = False
         self._is_over = False
-        house.poller.add(service.fileno(), self._app_changed)
+        house.poller.add(self.descriptor, self._app_changed)
 
     # news
 
@@ -192,7 +194,7 @@ class Connection(ABC):
         """Hear of room in the program's receive queue, or no longer; the seed's notify-writable."""
         if wanted != self._wants_writable:
             self._wants_writable = wanted
-            self.house.poller.want_writable(self._service.fileno(), wanted=wanted)
+            self.house.poller.want_writable(self.descriptor, wanted=wanted)
 
     # the task
 
@@ -201,16 +203,22 @@ class Connection(ABC):
         try:
             while not self._is_over:
                 await self._wakeup.wait()
-                bits, self._app_events = self._app_events, 0
-                if bits & HANGUP:
-                    self.is_gone = True
-                self.pump(bits)
-                self.house.driver.flush()
+                self.attend()
         finally:
             if not self._is_over:  # the service ends: programs see it as a reset
                 self.release()
                 self._close_stand_in()
                 self.house.driver.flush()
+
+    def attend(self) -> None:
+        """Act on the news there are."""
+        if self._is_over:
+            return
+        bits, self._app_events = self._app_events, 0
+        if bits & HANGUP:
+            self.is_gone = True
+        self.pump(bits)
+        self.house.driver.flush()
 
     @abstractmethod
     def pump(self, bits: int) -> None:
@@ -230,7 +238,7 @@ class Connection(ABC):
             self._wakeup.set()
 
     def _close_stand_in(self) -> None:
-        self.house.poller.remove(self._service.fileno())
+        self.house.poller.remove(self.descriptor)
         self._service.close()
 
     @property

@@ -57,14 +57,19 @@ class Poller:
 
     async def run(self) -> None:
         """Dispatch until cancelled.  Callbacks only take notes and wake tasks."""
-        callbacks = self._callbacks
-        poll = self._epoll.poll
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, bits in poll(0, _BATCH):
-                callback = callbacks.get(fd)
-                if callback is not None:
-                    callback(bits)
+            self.dispatch()
+
+    def dispatch(self) -> list[int]:
+        """Tell the callbacks what has happened until now; returns the descriptors."""
+        callbacks = self._callbacks
+        events = self._epoll.poll(0, _BATCH)
+        for fd, bits in events:
+            callback = callbacks.get(fd)
+            if callback is not None:
+                callback(bits)
+        return [fd for fd, _ in events]
 
     def close(self) -> None:
         """Give the epoll descriptor back; after everything was removed."""

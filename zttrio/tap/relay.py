@@ -74,18 +74,20 @@ class Relay:
             and self.tcp.state in (CLOSED, TIME_WAIT)
         )
 
-    def pump(self, *, is_readable: bool, program_finished: bool) -> None:
+    def pump(self, *, is_readable: bool, program_finished: bool, is_gone: bool) -> None:
         """Move what can be moved.
 
         Args:
             is_readable: the poller has told of something from the program.
             program_finished: the program will send no more than what waits now.
+            is_gone: nobody will read any more.
         """
         if is_readable:
             self._is_drained = False
         self.has_more = self.is_blocked = False
         now = trio.current_time()
-        self._down(now)
+        if not is_gone:
+            self._down(now)
         wants_room = False
         if not self.failure and not self.tcp.error and self.tcp.state != CLOSED:
             wants_room = self._up(now, program_finished=program_finished)
@@ -128,6 +130,8 @@ class Relay:
                 self.rxbuf = memoryview(self.rxbuf)[taken:]
                 self.is_blocked = True
                 return
+            elif end.is_hung_up:
+                return  # closed: the poller is about to say so, and this data was left unread
             else:  # shutdown(SHUT_RD): TCP goes on acknowledging what nobody wants
                 self.rxbuf = b""
                 self._is_unwanted = True
@@ -169,10 +173,15 @@ class Relay:
         """True if the stack has everything that the program has sent, or wants no more of it."""
         return self.tcp.state == CLOSED or (self._is_drained and not self._txbuf)
 
+    @property
+    def is_unread(self) -> bool:
+        """True if the program has closed its end without reading everything."""
+        return bool(self.rxbuf or self.tcp.receive_queued or self.end.is_reset)
+
     def let_go(self) -> None:
         """The program has closed its end, and the stack has what it sent: end as Linux does."""
         now = trio.current_time()
-        if self.end.is_reset or self.rxbuf:
-            self.tcp.abort(now)  # something was left unread, RFC 2525 2.17
+        if self.is_unread:
+            self.tcp.abort(now)  # RFC 2525 2.17
         else:
             self.tcp.close(now)

@@ -183,6 +183,13 @@ class StreamEnd:
                 raise
 
     @property
+    def is_hung_up(self) -> bool:
+        """True if the program's end is closed, or shut down in both directions."""
+        poll = select.poll()
+        poll.register(self._fd, 0)
+        return bool(poll.poll(0))
+
+    @property
     def is_reset(self) -> bool:
         """True if the program has closed its end and left something unread."""
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET:

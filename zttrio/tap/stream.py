@@ -114,12 +114,19 @@ class StreamConnection(Connection):
     def _pump_relay(self, bits: int) -> None:
         relay = self._relay
         assert relay is not None  # noqa: S101 - there is one in this state
-        relay.pump(is_readable=bool(bits & APP_INPUT), program_finished=self._is_program_finished)
+        relay.pump(
+            is_readable=bool(bits & APP_INPUT),
+            program_finished=self._is_program_finished,
+            is_gone=self.is_gone,
+        )
         if relay.failure:
             self._fail(relay.failure)
-        elif self.is_gone and (relay.is_drained or self._resets_on_close):
-            relay.let_go()
-            self.end()
+        elif self.is_gone:
+            if relay.is_drained or relay.is_unread or relay.tcp.options.linger == 0:
+                relay.let_go()
+                self.end()
+            elif relay.has_more:
+                self._wakeup.set()
         elif relay.is_finished:
             self._end.drop_residue()
             self.end()
@@ -127,12 +134,6 @@ class StreamConnection(Connection):
             self.set_notify_writable(wanted=relay.is_blocked)
             if relay.has_more:
                 self._wakeup.set()
-
-    @property
-    def _resets_on_close(self) -> bool:
-        """True if what the program has sent need not arrive: SO_LINGER says so, or it left data."""
-        tcp = self._tcp
-        return tcp is not None and (tcp.options.linger == 0 or self._end.is_reset)
 
     def _fail(self, error: int) -> None:
         """The connection has failed: closing with the residue inside shows a reset."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from . import datagrams, opening, options, processes, streams
+from . import datagrams, families, opening, options, processes, streams
 from .base import GROUPS
 
-MODULES = (opening, streams, datagrams, options, processes)  # they add themselves to GROUPS
+MODULES = (
+    opening,
+    streams,
+    datagrams,
+    families,
+    options,
+    processes,
+)  # they add themselves to GROUPS
 
 for name in sys.argv[1:] or list(GROUPS):
     sys.stdout.write(f"== {name}\n")
