@@ -148,9 +148,10 @@ class Segment:
         policy: Policy | None = None,
         name: str | None = None,
         wire: Wire | None = None,
+        address: str | None = None,
     ) -> Host:
-        """Another host: the first is 10.7.0.1, the next 10.7.0.2 ..."""
-        host: Host = await self.nursery.start(self._live, policy, name, wire)
+        """Another host: by default the first is 10.7.0.1, the next 10.7.0.2 ..."""
+        host: Host = await self.nursery.start(self._live, policy, name, wire, address)
         self.hosts.append(host)
         return host
 
@@ -159,11 +160,13 @@ class Segment:
         policy: Policy | None,
         name: str | None,
         wire: Wire | None,
+        address: str | None,
         *,
         task_status: trio.TaskStatus[Host],
     ) -> None:
         number = len(self.hosts) + 1
-        address = f"10.7.0.{number}"
+        if address is None:
+            address = f"10.7.0.{number}"
         cable = self.folder / "segment"
         cable.mkdir(mode=0o700, exist_ok=True)
         folder = self.folder / f"host-{number}"
