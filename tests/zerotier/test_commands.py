@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from zttrio.cli import identity, planet, root
+from zttrio.cli import planet, root, zerotier
 from zttrio.errors import IdentityError, WireError
 from zttrio.header.address import packed
 from zttrio.wire.zerotier import Home, NodeTask
@@ -30,8 +32,7 @@ async def _run(*words: object) -> int:
     """What ``zttrio WORDS`` does, up to its exit code."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for module in (identity, planet, root):
-        module.register(subparsers)
+    zerotier.register(subparsers)
     namespace = parser.parse_args([str(word) for word in words])
     code: Any = namespace.run(namespace)
     if inspect.iscoroutine(code):
@@ -45,6 +46,27 @@ def secret(tmp_path: Path) -> Path:
     path = tmp_path / "identity.secret"
     write_private(path, node_identities()[0].secret_text().encode())
     return path
+
+
+_WITHOUT_EXTRA = """
+import argparse, sys, trio
+sys.modules["cryptography"] = None
+from zttrio.cli import zerotier
+from zttrio.errors import LocalError
+parser = argparse.ArgumentParser()
+zerotier.register(parser.add_subparsers())
+namespace = parser.parse_args(["identity", "show", "nothing"])
+try:
+    trio.run(namespace.run, namespace)
+except LocalError as exc:
+    print(exc)
+"""
+
+
+def test_a_missing_package_of_the_extra_is_named() -> None:
+    command = [sys.executable, "-c", _WITHOUT_EXTRA]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "cryptography is not installed: pip install 'zttrio[zerotier]'\n"
 
 
 async def test_an_identity_is_shown_without_its_secret(

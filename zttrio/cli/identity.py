@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,35 +12,24 @@ from zttrio.wire.zerotier import generate_identity
 from zttrio.wire.zerotier.home import read_identity, write_private
 from zttrio.zerotier.crypto import open_backend
 
-from .main import EXIT_FAILED, EXIT_OK, Subparsers
+from .main import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from zttrio.zerotier.identity import Identity
 
-__all__ = ["new_identity", "register", "show_identity", "validate_identity"]
+__all__ = [
+    "new_identity",
+    "run_new",
+    "run_show",
+    "run_validate",
+    "show_identity",
+    "validate_identity",
+]
 
 SCHEMA = 1
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add ``identity`` to the command line."""
-    parser = subparsers.add_parser("identity", help="make, show and check node identities")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    new = commands.add_parser("new", help="make a new identity (takes some seconds)")
-    new.add_argument("file", type=Path, nargs="?", help="where to put the secret, mode 0600")
-    new.set_defaults(run=_run_new)
-
-    show = commands.add_parser("show", help="print the public part of an identity")
-    show.add_argument("file", type=Path, help="identity.secret or identity.public")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_run_show)
-
-    validate = commands.add_parser("validate", help="check that the address follows from the keys")
-    validate.add_argument("file", type=Path, help="identity.secret or identity.public")
-    validate.set_defaults(run=_run_validate)
 
 
 async def new_identity(file: Path | None) -> Identity:
@@ -86,13 +74,15 @@ async def validate_identity(file: Path) -> bool:
     return await trio.to_thread.run_sync(lambda: identity.is_valid(open_backend()))
 
 
-async def _run_new(namespace: argparse.Namespace) -> int:
+async def run_new(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio identity new``."""
     identity = await new_identity(namespace.file)
     print(identity.secret_text() if namespace.file is None else identity.text())
     return EXIT_OK
 
 
-def _run_show(namespace: argparse.Namespace) -> int:
+def run_show(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio identity show``."""
     shown = show_identity(namespace.file)
     if namespace.json:
         print(json.dumps(shown))
@@ -101,7 +91,8 @@ def _run_show(namespace: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-async def _run_validate(namespace: argparse.Namespace) -> int:
+async def run_validate(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio identity validate``; 1 if the identity is not valid."""
     address = read_identity(namespace.file)
     if await validate_identity(namespace.file):
         print(f"{address}: valid")

@@ -1,6 +1,6 @@
 """Puts the sub-commands together, runs the chosen one, and turns how it ends into an exit code.
 
-A sub-command is a module of this package with one public function::
+A sub-command, or a few that belong together, is a module of this package with this function::
 
     def register(subparsers: Subparsers) -> None:
         parser = subparsers.add_parser("ping", help="measure the round trip to a host")
@@ -20,13 +20,12 @@ import argparse
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from zttrio.errors import LocalError, ZttrioError
+from zttrio.errors import ZttrioError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,8 +48,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
-_COMMANDS = ("identity", "nc", "ping", "planet", "root", "run", "service")
-_EXTRAS = {"identity": "zerotier", "planet": "zerotier", "root": "zerotier"}
+_COMMANDS = ("nc", "ping", "run", "service", "zerotier")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,29 +93,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in _COMMANDS:
-        _register(subparsers, name)
+        import_module(f"{__package__}.{name}").register(subparsers)
     return parser
-
-
-def _register(subparsers: Subparsers, name: str) -> None:
-    """Add one sub-command, or what says why it is not there."""
-    try:
-        module = import_module(f"{__package__}.{name}")
-    except ModuleNotFoundError as exc:
-        missing = (exc.name or "").partition(".")[0]
-        if name not in _EXTRAS or missing == "zttrio":
-            raise
-        advice = f"needs {missing}: pip install 'zttrio[{_EXTRAS[name]}]'"
-        # Whatever stands behind the command is taken, options and all.
-        parser = subparsers.add_parser(name, help=f"({advice})", add_help=False, prefix_chars="\0")
-        parser.add_argument("arguments", nargs="*")
-        parser.set_defaults(run=partial(_refuse, f"{name}: {advice}"))
-    else:
-        module.register(subparsers)
-
-
-def _refuse(reason: str, _: argparse.Namespace) -> None:
-    raise LocalError(reason)
 
 
 def _run(run: Run, namespace: argparse.Namespace) -> int:

@@ -6,13 +6,13 @@ key pair.  Whoever has it can give every node that trusts the world other roots.
 
 from __future__ import annotations
 
-import argparse
 import json
 import secrets
 import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zttrio.errors import IdentityError, WireError
 from zttrio.wire.zerotier.home import read_identity, read_world, write_private, write_public
@@ -20,42 +20,15 @@ from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.identity import KeyPair
 from zttrio.zerotier.world import MOON, PLANET, Root, World, is_update
 
-from .main import EXIT_OK, Subparsers
+from .main import EXIT_OK
 
-__all__ = ["make_planet", "open_key", "register", "show_planet"]
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["make_planet", "open_key", "run_make", "run_show", "show_planet"]
 
 SCHEMA = 1
 _HALF = 64
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add ``planet`` to the command line."""
-    parser = subparsers.add_parser("planet", help="make and show signed lists of roots")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    make = commands.add_parser("make", help="sign a list of roots")
-    make.add_argument("out", type=Path, help="the file to write")
-    make.add_argument(
-        "--root",
-        dest="roots",
-        action="append",
-        required=True,
-        metavar="IDENTITY@ADDRESS/PORT[,...]",
-        help="a root's identity file and where it is reached; up to four times",
-    )
-    make.add_argument(
-        "--key", type=Path, required=True, help="the signing key, made if it does not exist"
-    )
-    make.add_argument("--next-key", type=Path, help="who signs the next revision (default: KEY)")
-    make.add_argument("--previous", type=Path, help="the revision that this one replaces")
-    make.add_argument("--id", type=_world_id, help="sixteen hex digits (default: random)")
-    make.add_argument("--moon", action="store_true", help="make a moon instead of a planet")
-    make.set_defaults(run=_run_make)
-
-    show = commands.add_parser("show", help="print what a world file says")
-    show.add_argument("file", type=Path, help="a planet or a moon")
-    show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_run_show)
 
 
 def open_key(file: Path) -> KeyPair:
@@ -153,14 +126,8 @@ def _parse_root(text: str) -> Root:
     return Root(read_identity(Path(file)).without_secret(), parsed)
 
 
-def _world_id(text: str) -> int:
-    value = int(text, 16)
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError("needs at most sixteen hex digits")
-    return value
-
-
-def _run_make(namespace: argparse.Namespace) -> int:
+def run_make(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio planet make``."""
     try:
         world = make_planet(
             [_parse_root(text) for text in namespace.roots],
@@ -177,7 +144,8 @@ def _run_make(namespace: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _run_show(namespace: argparse.Namespace) -> int:
+def run_show(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio planet show``."""
     world = read_world(namespace.file)
     shown = show_planet(world)
     if namespace.json:

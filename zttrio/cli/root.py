@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,53 +17,20 @@ from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.events import PathFound, PeerKnown, PeerLost, WorldUpdated
 from zttrio.zerotier.world import MOON, PLANET, Root
 
-from .main import EXIT_OK, Subparsers
+from .main import EXIT_OK
 from .planet import make_planet, open_key
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     from zttrio.zerotier.events import Event
     from zttrio.zerotier.world import World
 
-__all__ = ["prepare_home", "register", "run"]
+__all__ = ["prepare_home", "run", "run_root"]
 
 PORT = 9993  # the reference's default (17.1)
-
-
-def register(subparsers: Subparsers) -> None:
-    """Add ``root`` to the command line."""
-    parser = subparsers.add_parser(
-        "root",
-        help="run a root for ZeroTier nodes",
-        description="Run a root. With --advertise, a home without a planet gets a new one that "
-        "lists this root, and the key that signs its later revisions; give the file HOME/planet "
-        "to every node.",
-    )
-    parser.add_argument("--home", type=Path, required=True, help="identity, planet and moons")
-    parser.add_argument("--planet", type=Path, help="use this planet from now on")
-    parser.add_argument("--moon", type=Path, action="append", default=[], help="serve this moon")
-    parser.add_argument(
-        "--advertise",
-        action="append",
-        default=[],
-        metavar="ADDRESS/PORT",
-        help="where nodes reach this root; for making a planet",
-    )
-    parser.add_argument("--port", type=int, default=PORT, help="UDP port (default: %(default)s)")
-    parser.add_argument(
-        "--bind", action="append", default=[], metavar="ADDRESS", help="use these addresses only"
-    )
-    parser.add_argument(
-        "--validation-interval",
-        type=float,
-        default=2.0,
-        metavar="SECONDS",
-        help="between two new nodes from one /24 or /48 (default: %(default)s)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
-    parser.set_defaults(run=_run)
 
 
 async def prepare_home(folder: Path, advertise: Sequence[Endpoint]) -> None:
@@ -127,7 +93,8 @@ async def run(
         await trio.sleep_forever()
 
 
-async def _run(namespace: argparse.Namespace) -> int:
+async def run_root(namespace: argparse.Namespace) -> int:
+    """Carry out ``zttrio root``, until interrupted."""
     try:
         advertise = [Endpoint.parse(text) for text in namespace.advertise]
         bind = [packed(text) for text in namespace.bind]
