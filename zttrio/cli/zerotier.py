@@ -40,11 +40,11 @@ def _later(module: str, function: str) -> Run:
         try:
             command = getattr(import_module(f"{__package__}.{module}"), function)
         except ModuleNotFoundError as exc:
-            if exc.name is None or exc.name.partition(".")[0] == "zttrio":
+            missing = (exc.name or "zttrio").partition(".")[0]
+            if missing == "zttrio":
                 raise
-            raise LocalError(
-                f"{exc.name} is not installed: pip install 'zttrio[zerotier]'"
-            ) from exc
+            text = f"{missing} is not installed: pip install 'zttrio[zerotier]'"
+            raise LocalError(text) from exc
         code = command(namespace)
         if inspect.iscoroutine(code):
             code = await code
