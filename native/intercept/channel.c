@@ -414,7 +414,16 @@ void zt_note(const char *text) {
     errno = saved;
 }
 
-uint64_t zt_features(void) { return atomic_load(&features); }
+/* Must what the service cannot carry fail?  Yes, if there is no service to ask. */
+bool zt_is_strict(void) {
+    if (!atomic_load(&was_connected)) {
+        struct call call = {.op = ZT_OP_QUERY};
+        int saved = errno;
+        call_service(&call, false, !is_own_process());
+        errno = saved;
+    }
+    return atomic_load(&features) & ZT_FEATURE_STRICT;
+}
 
 /* The service as the kernel names it in SO_PEERCRED here, or -1 if there is none. */
 pid_t zt_service_pid(bool may_wait) {

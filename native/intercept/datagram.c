@@ -282,7 +282,7 @@ static ssize_t end_of_file(const struct slot *slot) {
 }
 
 ssize_t zt_datagram_receive(int fd, const struct slot *slot, struct msghdr *message, int flags) {
-    struct zt_datagram_header head;
+    struct zt_datagram_header head = {0};
     if (flags & MSG_ERRQUEUE)
         return fail(EAGAIN);
     if (message->msg_iovlen > IOV_MAX - 1)
@@ -309,13 +309,15 @@ ssize_t zt_datagram_receive(int fd, const struct slot *slot, struct msghdr *mess
             return -1;
         if (length == 0)
             return end_of_file(slot);
-    } while (length < (ssize_t)HEADER && !(flags & MSG_PEEK));
+    } while (length < (ssize_t)HEADER && !(flags & MSG_PEEK)); /* no datagram: not from the service */
     if (head.flags & ZT_DATAGRAM_ERROR) {
         if (flags & MSG_PEEK)
             real()->recv(fd, &head, HEADER, MSG_DONTWAIT); /* an error goes even when peeked at */
         return fail((int)(uint32_t)head.time_ns);
     }
     size_t size = (size_t)length - HEADER;
+    if (head.peer_length > sizeof head.peer)
+        head.peer_length = 0;
     if (message->msg_name != NULL) {
         memcpy(message->msg_name, head.peer,
                message->msg_namelen < head.peer_length ? message->msg_namelen : head.peer_length);

@@ -202,7 +202,7 @@ EXPORT(int, zt_ioctl, "ioctl", (int fd, unsigned long request, ...)) {
 
 /* ---- io_uring: its operations would make kernel sockets behind our back ---- */
 
-static bool uring_is_allowed(void) { return !(zt_features() & ZT_FEATURE_STRICT); }
+static bool uring_is_allowed(void) { return !zt_is_strict(); }
 
 /*
  * liburing makes its system calls itself, so its own entry points have to say no.  They are looked

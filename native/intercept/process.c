@@ -167,7 +167,7 @@ static bool may_run_descriptor(int fd, const char *path) {
     if (objection == NULL)
         return true;
     char text[PATH_MAX + 128];
-    bool is_strict = zt_features() & ZT_FEATURE_STRICT;
+    bool is_strict = zt_is_strict();
     snprintf(text, sizeof text, "%s: %s: %s, preloading cannot act in it",
              is_strict ? "refused to run" : "runs on the host's network", path, objection);
     zt_note(text);

@@ -209,7 +209,7 @@ void zt_note(const char *text);
 bool zt_is_channel(int fd);
 void zt_drop_channel(int fd);
 void zt_forget_channels(void);
-uint64_t zt_features(void);
+bool zt_is_strict(void);
 pid_t zt_service_pid(bool may_wait);
 
 /* ---- datagram stand-ins (datagram.c) ---- */

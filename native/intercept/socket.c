@@ -33,7 +33,7 @@ static int fail(int error) {
 EXPORT(int, zt_socket, "socket", (int domain, int type, int protocol)) {
     if (domain != AF_INET && domain != AF_INET6) {
         /* What bypasses every stack must not reach the host behind our back. */
-        if (domain == AF_PACKET && zt_features() & ZT_FEATURE_STRICT)
+        if (domain == AF_PACKET && zt_is_strict())
             return fail(EPERM);
         return real()->socket(domain, type, protocol);
     }
