@@ -263,15 +263,12 @@ class Receiver(Handshaker):
         if flags & RST:
             self._receive_reset(seq, now)
             return
-        self._note_stamp(header, seq, now)
         if flags & SYN:
             self.send_challenge(now)  # RFC 5961 section 4: whatever its number
             return
         if not flags & ACK:
             self.layer.counters.tcp_no_ack += 1
             return
-        if self.ecn_ok:
-            self._note_marks(packet, flags, now)
         if not self._receive_ack(packet, header, seq, len(data), now):
             return
         # Urgent data is in-line data (RFC 6093 section 6): the pointer is not looked at.
@@ -373,8 +370,13 @@ class Receiver(Handshaker):
             self.layer.counters.tcp_ack_too_old += 1
             self.send_challenge(now)
             return False
-        window = header.window << self.snd_scale
+        # Only now is it believable enough to change anything.  RFC 7323 4.3 has the timestamp noted
+        # before, but then one good guess at the sequence number makes all that the peer sends old.
         flags = header.flags
+        self._note_stamp(header, seq, now)
+        if self.ecn_ok:
+            self._note_marks(packet, flags, now)
+        window = header.window << self.snd_scale
         is_duplicate = (
             ack == self.snd_una
             and not size
