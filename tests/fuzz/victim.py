@@ -98,7 +98,7 @@ class Victim:
         self.link_local = next(
             entry.packed for entry in stack.addresses.of_family(16) if entry.packed != US6
         )
-        stack.neighbors.learn(PEER6, PEER_MAC, self.now, may_evict=True)
+        stack.neighbors.learn(PEER6, PEER_MAC, self.now)
         member = stack.udp.open()
         member.bind(None, UDP_PORT)
         for group in GROUPS:

@@ -254,3 +254,23 @@ def test_an_address_is_claimed_once() -> None:
     claim(host)
     with pytest.raises(ValueError, match=r"10\.0\.0\.77: already being claimed"):
         claim(host)
+
+
+def test_claims_read_well_and_are_listed() -> None:
+    host = Empty()
+    found = claim(host)
+    assert list(map(str, host.stack.claims)) == ["10.0.0.77/24 PROBING"]
+    found.release(host.now)
+    assert list(host.stack.claims) == []
+
+
+def test_an_address_configured_while_it_is_being_claimed_is_the_claims_to_defend() -> None:
+    host = Empty()
+    found = claim(host)
+    host.stack.add_address(ip_interface("10.0.0.77/24"), host.now)
+    assert host.take() == []
+    steps(host, 60.0)
+    assert found.state == BOUND
+    host.stack.remove_address(ip_interface("10.0.0.77/24"), host.now)
+    found.release(host.now)
+    assert not host.stack.addresses

@@ -11,7 +11,7 @@ from zttrio.header import icmpv4
 from zttrio.header.address import BROADCAST_MAC, packed
 from zttrio.header.ipv4 import PROTOCOL_ICMP, PROTOCOL_UDP
 from zttrio.stack import events
-from zttrio.stack.echo import WAITER_LIMIT
+from zttrio.stack.echo import REMEMBERED, WAITER_LIMIT
 from zttrio.stack.ratelimit import TokenBucket
 
 from .stack_host import (
@@ -396,3 +396,46 @@ def test_a_token_bucket_holds_its_burst_and_refills_at_its_rate() -> None:
     assert not bucket.take(5.5)
     assert not bucket.take(1.0)  # time that runs backwards gives nothing
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_a_ping_remembers_its_latest_requests_only() -> None:
+    host = make()
+    ping = host.stack.icmp.ping(PEER, host.now)
+    (first,) = host.take()
+    for _ in range(REMEMBERED):
+        ping.send(host.now)
+    host.put(icmp_frame(icmpv4.ECHO_REPLY, rest=first.icmp.rest, body=bytes(first.icmp.body)))
+    assert ping.replies == 0
+    for sent in host.take():
+        host.put(icmp_frame(icmpv4.ECHO_REPLY, rest=sent.icmp.rest, body=bytes(sent.icmp.body)))
+    assert ping.replies == REMEMBERED
+
+
+def test_identifiers_in_use_are_passed_over() -> None:
+    host = make()
+    echoes = host.stack.icmp.echoes
+    first = echoes.open(PEER, b"", 0, is_group=False)
+    for _ in range(0xFFFF):
+        echoes.open(PEER, b"", 0, is_group=False).close()
+    assert echoes.open(PEER, b"", 0, is_group=False).identifier == first.identifier + 1 & 0xFFFF
+
+
+def test_each_path_mtu_has_its_own_deadline() -> None:
+    host = Host("10.0.0.1/8")
+    for second in (0.0, 100.0):
+        host.at(second)
+        host.stack.ip.lower_path_mtu(PEER if second else OTHER, 1000, host.now)
+    host.at(600.0)
+    assert host.stack.ip.path_mtu(OTHER) == 1500
+    assert host.stack.ip.path_mtu(PEER) == 1000
+    host.at(700.0)
+    assert host.stack.ip.path_mtu(PEER) == 1500
+
+
+def test_a_ping_that_is_too_big_for_the_path_is_cut_the_next_time() -> None:
+    host = make()
+    ping = host.stack.icmp.ping(PEER, host.now, payload=bytes(1400))
+    host.put(quoting(host, 3, 4, 1000))
+    assert ping.error == 0
+    ping.send(host.now)
+    assert len(host.take()) == 2

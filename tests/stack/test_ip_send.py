@@ -11,10 +11,17 @@ import attrs
 import pytest
 
 from zttrio.header.address import BROADCAST_MAC, packed
-from zttrio.header.checksum import fold, pseudo_header
+from zttrio.header.checksum import fold, pseudo_header, transport_checksum
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.header.ipv4 import PROTOCOL_UDP
-from zttrio.stack.ip import LOOPBACK_LIMIT, LOOPBACK_MTU, OUTBOX_LIMIT, PATH_LIMIT
+from zttrio.stack.fragmentation import finish_partial
+from zttrio.stack.ip import (
+    ERROR_LIMIT,
+    LOOPBACK_LIMIT,
+    LOOPBACK_MTU,
+    OUTBOX_LIMIT,
+    PATH_LIMIT,
+)
 from zttrio.stack.stack import Stack
 
 from .stack_host import BROADCAST, MAC, PEER, PEER_MAC, US, Host
@@ -329,3 +336,93 @@ def test_a_super_segment_of_segments_that_are_too_long_is_reported() -> None:
     (sent,) = host.take()
     assert sent.frame.gso_size == 1460
     assert isinstance(sent.frame, Frame)
+
+
+def test_a_packet_of_more_than_64_kib_is_reported() -> None:
+    host, recorder = make()
+    host.stack.ip.send(US, PEER, TESTING, b"", bytes(65_516), host.now, dont_fragment=False)
+    assert host.take() == []
+    assert [error.error for error in recorder.errors] == [errno.EMSGSIZE]
+    host.stack.ip.send(US, PEER, TESTING, b"", bytes(65_515), host.now, dont_fragment=False)
+    assert len(host.take()) == 45
+
+
+def test_of_a_lost_packet_in_fragments_the_first_is_reported() -> None:
+    host, recorder = make()
+    other = packed("10.0.0.9")
+    host.stack.ip.send(US, other, TESTING, b"12345678", bytes(3000), host.now, dont_fragment=False)
+    host.at(5.0)
+    assert [error.quoted[:8] for error in recorder.errors] == [b"12345678"]
+    assert host.counters.neighbor_packets_lost == 3
+
+
+def test_news_of_lost_packets_is_bounded() -> None:
+    host, recorder = make()
+    for _ in range(ERROR_LIMIT + 5):
+        host.stack.ip.send(US, FAR, TESTING, b"", b"", host.now)
+    host.take()
+    assert len(recorder.errors) == ERROR_LIMIT
+
+
+def test_without_an_address_nothing_reaches_a_group() -> None:
+    host, recorder = make()
+    host.stack.remove_address(ip_interface("10.0.0.1/24"), host.now)
+    host.stack.ip.send(US, packed("224.0.0.1"), TESTING, b"", b"", host.now)
+    assert host.take() == []
+    assert [error.error for error in recorder.errors] == [errno.ENETUNREACH]
+
+
+@attrs.define
+class Parrot(Recorder):
+    """A transport that answers itself for ever."""
+
+    host: Host | None = None
+
+    def receive_packet(self, packet: Packet, now: float) -> None:
+        assert self.host is not None
+        self.packets.append(packet)
+        self.host.stack.ip.send(US, US, TESTING, b"", b"", now)
+
+
+def test_a_conversation_with_ourselves_that_never_ends_is_interrupted() -> None:
+    host, _ = make()
+    parrot = Parrot(host=host)
+    host.stack.ip.register(TESTING, parrot)
+    host.stack.ip.send(US, US, TESTING, b"", b"", host.now)
+    host.stack.frames_to_send(host.now, 1)
+    assert 0 < len(parrot.packets) <= 1000
+    assert host.stack.next_timer() == 0.0  # and goes on at the next call
+
+
+def test_a_full_wire_stays_full_until_enough_is_taken() -> None:
+    host, _ = make()
+    for _ in range(OUTBOX_LIMIT):
+        host.stack.ip.send(US, PEER, TESTING, b"", b"", host.now)
+    assert host.stack.ip.is_congested
+    host.take(10)
+    assert host.stack.ip.is_congested
+    host.take(OUTBOX_LIMIT)
+    assert host.counters.frames_out_full == 0
+    assert host.stack.sizes["outbox"] == 0
+
+
+def test_a_question_whose_address_is_gone_is_not_repeated() -> None:
+    host, _ = make()
+    host.stack.ip.send(US, packed("10.0.0.9"), TESTING, b"", b"", host.now)
+    assert len(host.take()) == 1
+    host.stack.remove_address(ip_interface("10.0.0.1/24"), host.now)
+    assert host.at(5.0) == []
+
+
+def test_a_neighbor_whose_address_becomes_ours_is_forgotten() -> None:
+    host, _ = make()
+    host.stack.add_address(ip_interface("10.0.0.2/24"), host.now)
+    assert host.stack.neighbors.get(PEER) is None
+
+
+@pytest.mark.parametrize(("protocol", "at"), [(6, 16), (17, 6), (58, 2)])
+def test_every_transports_checksum_can_be_finished_before_cutting(protocol: int, at: int) -> None:
+    header = bytearray(20)
+    header[at : at + 2] = fold(pseudo_header(US, PEER, protocol, 3020)).to_bytes(2)
+    finished = finish_partial(protocol, bytes(header) + bytes(3000))
+    assert transport_checksum(US, PEER, protocol, finished) == 0

@@ -31,7 +31,7 @@ from .ipv6_host import (
     udp_content6,
     udp_frame6,
 )
-from .stack_host import MAC, OTHER_MAC, PEER_MAC, ethernet
+from .stack_host import MAC, OTHER_MAC, PEER_MAC, Host, ethernet
 
 if TYPE_CHECKING:
     from zttrio.stack.udp import UdpEndpoint
@@ -643,3 +643,27 @@ def test_refusal_reaches_a_connected_endpoint() -> None:
     host.take()
     with pytest.raises(ConnectionRefusedError):
         loop.receive()
+
+
+def test_of_a_lost_packet_in_fragments_the_first_is_reported() -> None:
+    host = Host6()
+    ping = host.stack.icmp.ping(OTHER6, host.now, payload=bytes(3000))
+    host.at(host.now + 5)
+    assert ping.error == 113
+    assert host.counters.neighbor_packets_lost == 3
+
+
+def test_what_a_host_without_ipv6_cannot_answer_it_does_not() -> None:
+    host = Host("10.0.0.1/24")
+    content = options(PROTOCOL_UDP, 0x9E) + udp_content6(b"data", destination=ALL_NODES)
+    host.put(frame6(packet6(content, 60, destination=ALL_NODES)))
+    assert host.take() == []
+    assert host.counters.icmp_errors_unwanted == 1
+    host.check_books()
+
+
+def test_a_jumbogram_with_malformed_options_is_counted() -> None:
+    host, _ = make()
+    host.put(frame6(packet6(b"\x11\0\xc2\x40\0\0\0\0", ipv6.HOP_BY_HOP, payload_length=0)))
+    assert host.counters.ip_bad_extension == 1
+    assert host.take6() == []

@@ -18,6 +18,7 @@ from zttrio.header.membership import (
     GroupRecord,
 )
 from zttrio.stack.groups import GROUP_LIMIT
+from zttrio.stack.membership import CHANGE_LIMIT
 
 from .ipv6_host import PEER6, PEER_LL, Host6, frame6, packet6
 from .stack_host import PEER, US, Host, Sent, ethernet
@@ -426,3 +427,41 @@ def test_groups_are_bounded_and_only_groups(family: Family) -> None:
         groups.join(family.group[:-2] + b"\xff\xff")
     groups.join(family.group[:-2] + b"\0\0")
     assert sum(map(len, reports(host.at(host.now)))) == GROUP_LIMIT - before
+
+
+def test_somebody_elses_mld_report_saves_ours_too() -> None:
+    family = FAMILIES[1]
+    host = family.host()
+    host.stack.groups.join(family.group)
+    host.at(host.now + 5)
+    host.put(family.query(family.group, version=1, delay=10.0))
+    for kind in (icmpv6.MLD_REPORT, icmpv6.MLD_DONE):
+        message = mld.MldV1Message(kind, family.group).emit(PEER_LL, family.group)
+        content = HOP_BY_HOP + message
+        packet = packet6(content, 0, source=PEER_LL, destination=family.group, hop_limit=1)
+        host.put(frame6(packet))
+    assert old_messages(host.at(host.now + 20)) == []
+    assert host.counters.mld_ignored == 2
+    host.check_books()
+
+
+@both
+def test_changes_that_nobody_could_tell_in_time_are_bounded(family: Family) -> None:
+    host = family.host()
+    for number in range(3000):
+        group = family.group[:-2] + number.to_bytes(2)
+        host.stack.groups.join(group)
+        host.stack.groups.leave(group)
+    assert host.stack.sizes["reports of membership"] == CHANGE_LIMIT
+    assert sum(map(len, reports(host.at(host.now)))) == CHANGE_LIMIT
+
+
+@pytest.mark.parametrize("length", [0, 15, 19])
+def test_an_mld_message_of_no_version_is_malformed(length: int) -> None:
+    host = Host6()
+    message = icmpv6.IcmpV6(icmpv6.MLD_QUERY, 0, body=bytes(length)).emit(PEER_LL, ALL_NODES)
+    content = HOP_BY_HOP + message
+    packet = packet6(content, 0, source=PEER_LL, destination=ALL_NODES, hop_limit=1)
+    host.put(frame6(packet))
+    assert host.counters.mld_malformed == 1
+    host.check_books()

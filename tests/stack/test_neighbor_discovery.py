@@ -15,6 +15,7 @@ from zttrio.header.ethernet import ETHERTYPE_IPV6
 from zttrio.header.ipv4 import PROTOCOL_ICMPV6
 from zttrio.header.ipv6 import DESTINATION_OPTIONS, FragmentHeader, emit_options
 from zttrio.stack import neighbor
+from zttrio.stack.slaac import is_reserved
 from zttrio.stack.stack import Stack
 
 from .ipv6_host import (
@@ -558,10 +559,11 @@ def test_options_in_front_do_not_hide_neighbor_discovery() -> None:
 
 def test_a_wires_own_prefix_gives_an_address_on_the_link() -> None:
     host = Host("10.0.0.1/24")
-    assert not host.stack.has_ipv6
+    states = [host.stack.has_ipv6]
     host.stack.start_ipv6(0.0, packed("fd00:1::"))
     host.stack.start_ipv6(0.0, packed("fd00:1::"))  # once is enough
-    assert host.stack.has_ipv6
+    states.append(host.stack.has_ipv6)
+    assert states == [False, True]
     entries = host.stack.addresses.of_family(16)
     assert [entry.packed[:8].hex() for entry in entries] == ["fe80000000000000", "fd00000100000000"]
     assert [entry.is_optimistic for entry in entries] == [True, True]
@@ -574,3 +576,39 @@ def test_where_hardware_addresses_are_unique_nothing_is_probed() -> None:
     stack.start_ipv6(0.0, packed("fd00:1::"))
     assert not any(entry.is_optimistic for entry in stack.addresses.of_family(16))
     assert stack.sizes["addresses being verified"] == 0
+
+
+def test_a_duplicate_in_the_wires_own_prefix_is_replaced_three_times() -> None:
+    host = Host("10.0.0.1/24")
+    host.stack.start_ipv6(0.0, packed("fd00:1::"))
+    tried = set()
+    for _ in range(4):
+        _, entry = host.stack.addresses.of_family(16)
+        tried.add(entry.packed)
+        host.put(_claim_by_advertisement(entry.packed))
+    assert len(tried) == 4
+    assert len(host.stack.addresses.of_family(16)) == 1
+
+
+def test_a_question_from_a_link_local_address_is_answered() -> None:
+    host = Host6()
+    host.put(solicitation(source=PEER_LL))
+    assert len(host.take6()) == 1
+    assert state(host, PEER_LL) == neighbor.STALE
+
+
+@pytest.mark.parametrize(
+    ("identifier", "expected"),
+    [
+        (0, True),
+        (1, False),
+        (0x0200_5EFF_FE00_0000, True),
+        (0x0200_5EFF_FEFF_FFFF, True),
+        (0x0200_5EFF_FF00_0000, False),
+        (0xFDFF_FFFF_FFFF_FF7F, False),
+        (0xFDFF_FFFF_FFFF_FF80, True),
+        (0xFDFF_FFFF_FFFF_FFFF, True),
+    ],
+)
+def test_reserved_identifiers_are_known(identifier: int, expected: bool) -> None:
+    assert is_reserved(identifier) is expected

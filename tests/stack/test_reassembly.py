@@ -240,3 +240,13 @@ def test_a_ping_of_64_kib_is_answered() -> None:
     assert other.counters.reassembled == 1
     assert other.counters.icmp_echo_unexpected == 1  # whole, with a right checksum
     assert sent[0].ip.source == US
+
+
+def test_the_packet_that_grows_is_evicted_last() -> None:
+    host, endpoint = make(Config(reassembly_memory=5000))
+    host.put(piece(0, 1000, more=True, identification=1))
+    host.put(piece(0, 1000, more=True, identification=2))
+    host.put(piece(1000, 2000, more=True, identification=1))
+    host.put(piece(2000, 3008, more=False, identification=1))
+    assert received(endpoint) == DATA
+    assert host.counters.reassembly_evicted == 1

@@ -544,3 +544,34 @@ def test_routers_that_are_all_silent_are_tried_in_turn() -> None:
     ]
     assert set(asked[3:]) <= set(asked[:3])
     assert asked[3] != asked[2]
+
+
+def test_an_advertisement_counts_even_if_there_is_no_room_for_the_routers_address() -> None:
+    host = Host6(config=Config(neighbor_limit=1))
+    host.meet6()
+    host.put(router_advertisement(prefix()))
+    assert len(autoconfigured(host)) == 1
+    assert host.stack.neighbors.get(ROUTER) is None
+
+
+def test_routes_to_link_local_destinations_are_not_taken() -> None:
+    host = Host6()
+    message = ndp.RouterAdvertisement(64, lifetime=0)
+    message.options.routes = (
+        ndp.RouteInformation(packed("fe80::"), 64, 0, 600),
+        ndp.RouteInformation(packed("ff02::"), 16, 0, 600),
+        ndp.RouteInformation(bytes(16), 0, 0, 600),
+    )
+    host.put(router_advertisement(message=message))
+    assert host.stack.sizes["routes of routers"] == 0
+    assert host.stack.sizes["routers"] == 1
+
+
+def test_an_address_that_somebody_has_configured_is_not_made_again() -> None:
+    host = Host6()
+    host.put(router_advertisement(prefix()))
+    (text,) = autoconfigured(host)
+    again = Host6()
+    again.stack.add_address(ip_interface(text), again.now)
+    again.put(router_advertisement(prefix()))
+    assert autoconfigured(again) == [text]

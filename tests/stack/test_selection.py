@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+import random
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from zttrio.header.address import ip_text, packed
 from zttrio.stack.addresses import Addresses
 from zttrio.stack.route import Route, Routes
-from zttrio.stack.selection import Selection
+from zttrio.stack.selection import DEAD_LIMIT, Selection
+from zttrio.stack.stack import Stack
 
 
 def make(*sources: str) -> tuple[Selection, Routes]:
@@ -118,3 +120,40 @@ def test_a_destination_without_route_counts_as_out_of_reach() -> None:
     routes.remove(next(route for route in routes if len(route.prefix) == 16))
     given = [packed("2001:db8:1::1"), packed("10.0.0.2")]
     assert selection.order(given, routes) == given[::-1]
+
+
+def test_a_site_local_source_serves_a_site_local_destination() -> None:
+    assert source("fec0::9", "2001:db8:1::2", "fec0::1") == "fec0::1"
+    assert source("2001:db8:9::9", "fec0::1", "2001:db8:1::2") == "2001:db8:1::2"
+
+
+def test_a_dead_gateway_does_not_give_way_to_a_wider_route() -> None:
+    selection, routes = make("2001:db8:1::2")
+    gateways = [packed("fe80::1"), packed("fe80::2")]
+    routes.add(Route(packed("2001:db8::"), 32, gateways[0]))
+    routes.add(Route(packed("2001::"), 16, gateways[1]))
+    assert selection.neighbor_failed(gateways[0], routes)
+    assert selection.next_hop(packed("2001:db8::9"), routes) == gateways[0]
+
+
+def test_dead_gateways_are_bounded() -> None:
+    selection, routes = make("2001:db8:1::2")
+    gateways = [packed(f"fe80::{number + 1:x}") for number in range(100)]
+    for number, gateway in enumerate(gateways):
+        routes.add(Route(packed("2001:db8::"), 32, gateway, number))
+    for gateway in gateways:
+        selection.neighbor_failed(gateway, routes)
+    assert selection.sizes["dead gateways"] == DEAD_LIMIT
+    assert not selection.neighbor_failed(packed("fe80::abcd"), routes)
+
+
+def test_equally_near_destinations_keep_their_order() -> None:
+    given = ["2001:db8:1::9", "2001:db8:1::2", "2001:db8:1::5"]
+    assert order(given, "2001:db8:1::1") == given
+
+
+def test_the_stack_orders_destinations_by_what_it_has() -> None:
+    stack = Stack(mac=bytes.fromhex("02000a000001"), mtu=1500, rng=random.Random(1))
+    stack.add_address(ip_interface("10.0.0.1/24"), 0.0)
+    given = [packed("2001:db8::1"), packed("10.0.0.2")]
+    assert stack.order_destinations(given) == given[::-1]

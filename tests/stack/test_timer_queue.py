@@ -1,10 +1,11 @@
-"""The heap of deadlines: early entries are pushed back, late calls never happen."""
+"""The heap of deadlines and the queue of events: nothing early, nothing late, nothing twice."""
 
 from __future__ import annotations
 
 import random
 from math import inf
 
+from zttrio.stack.events import ERR, RD, WR, Endpoint, EventQueue
 from zttrio.stack.timers import TimerQueue
 
 
@@ -99,3 +100,17 @@ def test_random_moves_fire_each_owner_exactly_at_its_deadline() -> None:
                 now = found
                 timers.handle_timers(now)
                 assert log[-1] == (now, now)
+
+
+def test_an_endpoint_is_listed_once_with_all_that_was_wanted() -> None:
+    queue = EventQueue()
+    endpoint = Endpoint()
+    queue.raise_event(endpoint, RD)
+    assert queue.take() == []
+    endpoint.wanted = RD | WR
+    queue.raise_event(endpoint, RD | ERR)
+    queue.raise_event(endpoint, RD)  # reported already: nobody wants it any more
+    queue.raise_event(endpoint, WR)
+    assert queue.take() == [endpoint]
+    assert endpoint.ready == RD | WR
+    assert queue.take() == []

@@ -10,10 +10,12 @@ import pytest
 from zttrio.config import Config
 from zttrio.header.address import BROADCAST_MAC, IPV4_UNSPECIFIED, IPV6_UNSPECIFIED, packed
 from zttrio.header.checksum import transport_checksum
+from zttrio.header.frame import Frame
 from zttrio.header.ipv4 import PROTOCOL_UDP
 from zttrio.stack import events
 from zttrio.stack.ip import OUTBOX_LIMIT
-from zttrio.stack.udp import OVERHEAD, Datagram, UdpEndpoint
+from zttrio.stack.packet import PathError
+from zttrio.stack.udp import OVERHEAD, Control, Datagram, UdpEndpoint
 
 from .stack_host import (
     BROADCAST,
@@ -500,3 +502,65 @@ def test_a_learned_address_is_used_for_the_answer() -> None:
     endpoint = opened(host)
     endpoint.send(b"data", (PEER, 9), host.now)
     assert host.take()[0].destination_mac == PEER_MAC
+
+
+def test_an_error_without_ports_belongs_to_nobody() -> None:
+    host = make()
+    endpoint = opened(host, remote=(PEER, 9))
+    error = PathError(US, PEER, PROTOCOL_UDP, b"\0\0\0", errno.ECONNREFUSED, is_hard=True)
+    host.stack.udp.receive_error(error, host.now)
+    assert endpoint.error == 0
+    assert host.counters.udp_errors_unmatched == 1
+
+
+def test_two_endpoints_may_be_connected_to_the_same_peer() -> None:
+    host = make()
+    first = opened(host, remote=(PEER, 4000), reuse_address=True)
+    second = opened(host, remote=(PEER, 4000), reuse_address=True)
+    host.put(udp_frame(b"one"))
+    assert (drain(first), drain(second)) == ([], [b"one"])
+    second.close()
+    host.put(udp_frame(b"two"))
+    assert drain(first) == [b"two"]
+
+
+def test_closing_before_binding_is_fine() -> None:
+    host = make()
+    endpoint = host.stack.udp.open()
+    endpoint.close()
+    assert endpoint.is_closed
+
+
+def test_a_datagram_in_two_pieces_may_be_shorter_than_its_packet() -> None:
+    host = make()
+    endpoint = opened(host)
+    frame = ethernet(ip_packet(udp_content(b"data") + b"trailer", PROTOCOL_UDP))
+    host.put(Frame(frame[:44], frame[44:]))
+    assert drain(endpoint) == [b"data"]
+
+
+def test_one_datagram_may_differ_from_the_others() -> None:
+    host = make()
+    endpoint = opened(host)
+    endpoint.send(b"", (PEER, 9), host.now, Control(SECOND, 9, 0x10))
+    endpoint.send(b"", (PEER, 9), host.now, Control())
+    first, second = host.take()
+    assert (first.ip.source, first.ip.ttl, first.ip.traffic_class) == (SECOND, 9, 0x10)
+    assert (second.ip.source, second.ip.ttl, second.ip.traffic_class) == (US, 64, 0)
+    for source in (PEER, packed("::1")):
+        with pytest.raises(OSError, match="is not our address") as caught:
+            endpoint.send(b"", (PEER, 9), host.now, Control(source))
+        assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("address", [None, IPV4_UNSPECIFIED])
+def test_groups_may_have_a_source_of_their_own(address: bytes | None) -> None:
+    host = make()
+    endpoint = opened(host, address)
+    endpoint.multicast_source = SECOND
+    endpoint.send(b"", (packed("239.1.2.3"), 9), host.now)
+    endpoint.send(b"", (PEER, 9), host.now)
+    assert [sent.ip.source for sent in host.take()] == [SECOND, US]
+    host.stack.remove_address(ip_interface("10.0.0.200/24"), host.now)
+    endpoint.send(b"", (packed("239.1.2.3"), 9), host.now)
+    assert [sent.ip.source for sent in host.take()] == [US]

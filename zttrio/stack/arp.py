@@ -119,14 +119,14 @@ class Arp:
             self._neighbors.set_reachable(neighbor, now, packet.sender_mac)
         else:
             counters.arp_unsolicited += 1
-            self._neighbors.learn(sender_ip, packet.sender_mac, now, may_evict=False)
+            self._neighbors.learn(sender_ip, packet.sender_mac, now)
 
     def _answer(self, packet: arp.ArpPacket, now: float) -> None:
         sender_ip = packet.sender_ip
         if sender_ip != IPV4_UNSPECIFIED and any(
             entry.is_on_link(sender_ip) for entry in self._addresses.entries.values()
         ):
-            self._neighbors.learn(sender_ip, packet.sender_mac, now, may_evict=False)
+            self._neighbors.learn(sender_ip, packet.sender_mac, now)
         reply = arp.ArpPacket(
             arp.REPLY, self._mac, packet.target_ip, packet.sender_mac, packet.sender_ip
         )

@@ -11,7 +11,6 @@ from .events import ERR, RD, Endpoint
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
 
     from zttrio.header.frame import Buffer
 
@@ -195,9 +194,6 @@ class Echoes:
         """Tell *waiter* that no reply will come."""
         waiter.error = error
         self._events.raise_event(waiter, RD | ERR)
-
-    def __iter__(self) -> Iterator[EchoWaiter]:
-        return iter(self._waiters.values())
 
     def __len__(self) -> int:
         return len(self._waiters)

@@ -6,7 +6,7 @@ Telling routers about it is the business of `zttrio.stack.membership`.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from zttrio.header.address import (
     ALL_NODES,
@@ -16,9 +16,6 @@ from zttrio.header.address import (
     multicast_mac,
     packed,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["ALL_HOSTS", "GROUP_LIMIT", "GroupListener", "Groups"]
 
@@ -43,7 +40,7 @@ class Groups:
     """Membership, counted: a group is left when as many leave it as have joined.
 
     Attributes:
-        listeners: who hears about changes, by octets of an address.
+        listeners: who hears about changes, by octets of an address; set by IGMP and MLD.
         macs: hardware addresses other than our own whose frames are for us.
     """
 
@@ -67,8 +64,7 @@ class Groups:
         self._members[group] = count + 1
         if not count:
             self._refresh()
-            if (listener := self.listeners.get(len(group))) is not None:
-                listener.joined(group)
+            self.listeners[len(group)].joined(group)
 
     def leave(self, group: bytes) -> None:
         """Take back one `join`.
@@ -84,8 +80,7 @@ class Groups:
             return
         del self._members[group]
         self._refresh()
-        if (listener := self.listeners.get(len(group))) is not None:
-            listener.left(group)
+        self.listeners[len(group)].left(group)
 
     def of_family(self, octets: int) -> list[bytes]:
         """The groups of the family with *octets* octets."""
@@ -93,9 +88,6 @@ class Groups:
 
     def __contains__(self, group: bytes) -> bool:
         return group in self._members
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._members)
 
     def __len__(self) -> int:
         return len(self._members)

@@ -190,12 +190,6 @@ class NeighborDiscovery:
         """Stop verifying *address*."""
         self._probes.pop(address, None)
 
-    def announce(self, address: bytes) -> None:
-        """Tell everybody where our *address* is now (RFC 4861 7.2.6)."""
-        message = ndp.NeighborAdvertisement(address, is_override=True)
-        message.options.target_mac = self._mac
-        self.send(message.emit(address, ALL_NODES), address, ALL_NODES, None)
-
     def handle_timer(self, now: float) -> None:
         """Send the next probe, or believe in the address."""
         for probe in list(self._probes.values()):
@@ -265,7 +259,7 @@ class NeighborDiscovery:
             return
         counters.nd_answered += 1
         if mac is not None:
-            self._neighbors.learn(source, mac, now, may_evict=False)
+            self._neighbors.learn(source, mac, now)
             self._advertise(entry, source, mac, is_solicited=True)
             return
         neighbor = self._neighbors.use(source, target, now)

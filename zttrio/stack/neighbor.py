@@ -221,25 +221,22 @@ class Neighbors:
         if neighbor is not None and neighbor.mac is not None:
             self.set_reachable(neighbor, now)
 
-    def learn(self, address: bytes, mac: bytes, now: float, *, may_evict: bool) -> Neighbor | None:
+    def learn(self, address: bytes, mac: bytes, now: float) -> Neighbor | None:
         """Note what a neighbor said about itself unasked: a new or changed entry becomes STALE.
 
         Args:
             address: packed.
             mac: its hardware address.
             now: seconds.
-            may_evict: make room for it if the cache is full; a stranger may not.
 
         Returns:
-            The entry, or None if there was no room.
+            The entry, or None if the cache is full: a stranger pushes nobody out.
         """
         neighbor = self._table.get(address)
         if neighbor is None:
             if len(self._table) >= self._limit:
-                if not may_evict:
-                    self._counters.neighbor_table_full += 1
-                    return None
-                self._make_room()
+                self._counters.neighbor_table_full += 1
+                return None
             neighbor = self._table[address] = Neighbor(address)
             neighbor.used = now
         if neighbor.mac != mac:
@@ -288,8 +285,6 @@ class Neighbors:
             self._ask(neighbor, PROBE, now)
         for state in (INCOMPLETE, PROBE):
             for neighbor in self._due(state, now):
-                if neighbor.state != state:  # changed by what an earlier one's failure set off
-                    continue
                 if neighbor.attempts < self._attempts:
                     self._ask(neighbor, state, now)
                 else:

@@ -204,7 +204,7 @@ class Routers:
             self._ip.mtus[16] = options.mtu
         mac = options.source_mac
         if mac is not None and not mac[0] & 1 and mac != self._mac:
-            neighbor = self._neighbors.learn(source, mac, now, may_evict=False)
+            neighbor = self._neighbors.learn(source, mac, now)
             if neighbor is not None:
                 neighbor.is_router = True
         self._selection.revive(source)
@@ -254,7 +254,7 @@ class Routers:
             return
         self._counters.redirects_accepted += 1
         if mac is not None:
-            neighbor = self._neighbors.learn(target, mac, now, may_evict=False)
+            neighbor = self._neighbors.learn(target, mac, now)
             if neighbor is not None and target != destination:
                 neighbor.is_router = True
         self._selection.redirect(destination, target)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["LINK_LOCAL_PREFIX", "stable_address"]
+__all__ = ["LINK_LOCAL_PREFIX", "is_reserved", "stable_address"]
 
 LINK_LOCAL_PREFIX = b"\xfe\x80" + bytes(6)
 
-# RFC 5453: never to be used as an interface identifier
 _SUBNET_ROUTER = 0  # RFC 4291 2.6.1
 _RESERVED = (
     (_SUBNET_ROUTER, _SUBNET_ROUTER),
     (0x0200_5EFF_FE00_0000, 0x0200_5EFF_FEFF_FFFF),
     (0xFDFF_FFFF_FFFF_FF80, 0xFDFF_FFFF_FFFF_FFFF),
 )
+
+
+def is_reserved(identifier: int) -> bool:
+    """True if no host may have *identifier*, the last 64 bits of an address (RFC 5453)."""
+    return any(first <= identifier <= last for first, last in _RESERVED)
 
 
 def stable_address(prefix: bytes, mac: bytes, network: bytes, attempt: int, secret: bytes) -> bytes:
@@ -33,6 +37,6 @@ def stable_address(prefix: bytes, mac: bytes, network: bytes, attempt: int, secr
         )
         digest = hashlib.blake2b(identity, digest_size=8, key=secret).digest()
         number = int.from_bytes(digest)
-        if not any(first <= number <= last for first, last in _RESERVED):
+        if not is_reserved(number):
             return prefix[:8] + digest
-        attempt += 1 << 16  # apart from the attempts that duplicates cause
+        attempt += 1 << 16  # pragma: no cover - once in 2**38, apart from what duplicates cause
