@@ -79,6 +79,18 @@ async def test_members_hear_their_group_until_they_leave(
         await pair.check_nothing_is_left()
 
 
+async def test_a_long_datagram_reaches_its_group_in_fragments(
+    family: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_pair() as pair:
+        with (
+            await open_member(pair.b, family) as member,
+            await pair.a.open_udp_socket(host=wildcard()) as sender,
+        ):
+            await sender.sendto(bytes(4000), (GROUP[family], 5000))
+            assert await member.recv(5000) == bytes(4000)
+
+
 async def test_closing_a_member_leaves_the_group(
     family: int, autojump_clock: trio.testing.MockClock
 ) -> None:

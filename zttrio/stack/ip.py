@@ -27,7 +27,7 @@ from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeade
 from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Buffer, Frame
 
 from .fragmentation import finish_partial, fragment_ipv4, fragment_ipv6
-from .neighbor import INCOMPLETE, Neighbor, Neighbors
+from .neighbor import Neighbor, Neighbors
 from .packet import Packet, PathError
 from .path import GROUP, LOCAL, MIN_MTU, NOWHERE, UNICAST, Path, PathMtus
 
@@ -500,7 +500,7 @@ class Ip:
         for header, piece in pieces:
             self._counters.ip_out_fragments += 1
             frame = Frame(neighbor.ethernet + header, piece)
-            if neighbor.state == INCOMPLETE:
+            if neighbor.mac is None:
                 self.neighbors.enqueue(neighbor, frame, now)
             else:
                 self.transmit(frame)
