@@ -86,7 +86,7 @@ class Channel:
             try:
                 request = rpc.Request.parse(message)
             except RpcError:
-                await self._refuse_version(message)
+                await self._refuse_version(message)  # noqa: ASYNC120 - then nobody is left to hear it
                 raise
             await self._take(request, nursery)
             served += 1
@@ -150,6 +150,10 @@ class Channel:
             features |= rpc.FEATURE_STRICT
         if policy.has_host_rules:
             features |= rpc.FEATURE_HOST
+        if not self._broker.keeps_residue:
+            features |= rpc.FEATURE_ASK_END
+        if self._broker.can_repurpose:
+            features |= rpc.FEATURE_REPURPOSE
         answer = rpc.HelloAnswer(features, os.getpid(), _version(), self._network, policy.digest())
         return Reply(payload=answer.emit())
 
@@ -172,7 +176,7 @@ class Channel:
     async def _send(self, message: bytes, descriptor: socket.socket | None) -> None:
         """Send one message; waits only for a program that does not read its answers."""
         descriptors = [] if descriptor is None else [descriptor.fileno()]
-        while True:
+        while True:  # noqa: ASYNC913 - it waits, or it is done
             try:
                 if descriptors:
                     socket.send_fds(self._socket, [message], descriptors, socket.MSG_NOSIGNAL)

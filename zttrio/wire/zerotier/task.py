@@ -183,7 +183,7 @@ class NodeTask:
                     task_status.started()
                     await trio.sleep_forever()
             finally:
-                await self._save_peers()
+                await self._save_peers()  # noqa: ASYNC102 - it shields itself, for a limited time
         finally:
             for sock in self._sockets:
                 sock.close()
