@@ -150,10 +150,6 @@ class Channel:
             features |= rpc.FEATURE_STRICT
         if policy.has_host_rules:
             features |= rpc.FEATURE_HOST
-        if not self._broker.keeps_residue:
-            features |= rpc.FEATURE_ASK_END
-        if self._broker.can_repurpose:
-            features |= rpc.FEATURE_REPURPOSE
         answer = rpc.HelloAnswer(features, os.getpid(), _version(), self._network, policy.digest())
         return Reply(payload=answer.emit())
 
