@@ -35,7 +35,7 @@ from zttrio.header.frame import Frame
 from zttrio.wire.link import Direction, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 __all__ = ["Bridge", "Counts", "bridging", "rate_limited"]
 
@@ -111,13 +111,13 @@ class Bridge:
             self.refused += 1
 
 
-def open_tap(name: str, pid: int | None) -> int:
-    """A descriptor of the TAP device *name*, in the network namespace of process *pid*."""
+def open_tap(name: str, netns: str | None) -> int:
+    """A descriptor of the TAP device *name*, in the network namespace of that name."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if pid is not None:
-        space = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if netns is not None:
+        space = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
         if libc.setns(space, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"namespace of {pid}")
+            raise OSError(ctypes.get_errno(), f"network namespace {netns}")
         os.close(space)
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
@@ -142,13 +142,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for side in ("left", "right"):
         parser.add_argument(f"--{side}", required=True, help="a TAP device")
-        parser.add_argument(f"--{side}-pid", type=int, help="whose network namespace it is in")
+        parser.add_argument(f"--{side}-netns", help="the network namespace that it is in")
     for way in ("forth", "back"):
         parser.add_argument(f"--{way}", type=json.loads, default={}, help="Link, as JSON")
     parser.add_argument("--seed", default="0")
     options = parser.parse_args()
-    left = open_tap(options.left, options.left_pid)
-    right = open_tap(options.right, options.right_pid)
+    left = open_tap(options.left, options.left_netns)
+    right = open_tap(options.right, options.right_netns)
     forth = Direction(Link(**options.forth), Random(f"{options.seed}/forth"))
     back = Direction(Link(**options.back), Random(f"{options.seed}/back"))
     bridge = Bridge(left, right, forth, back)
@@ -182,9 +182,8 @@ def bridging(
     seed: int | str,
     forth: Link,
     back: Link,
-    left_pid: int | None = None,
-    right_pid: int | None = None,
-    prefix: Sequence[str] = (),
+    left_netns: str | None = None,
+    right_netns: str | None = None,
 ) -> Iterator[Counts]:
     """Join two TAP devices for the time of the block.
 
@@ -194,17 +193,16 @@ def bridging(
         seed: where all chance comes from.
         forth: what the way from left to right is like.
         back: what the way from right to left is like.
-        left_pid: a process in the network namespace of *left*, if that is not the bridge's own.
-        right_pid: the same for *right*.
-        prefix: words in front of the bridge's command, such as ``ip netns exec``.
+        left_netns: the name of the network namespace of *left*, if that is not this one.
+        right_netns: the same for *right*.
 
     Raises:
         RuntimeError: the bridge did not start, or failed.
     """
-    command = [*prefix, sys.executable, "-P", "-m", "tests.kernel.bridge", "--seed", str(seed)]
-    for name, device, pid in (("left", left, left_pid), ("right", right, right_pid)):
+    command = [sys.executable, "-P", "-m", "tests.kernel.bridge", "--seed", str(seed)]
+    for name, device, netns in (("left", left, left_netns), ("right", right, right_netns)):
         command += [f"--{name}", device]
-        command += [] if pid is None else [f"--{name}-pid", str(pid)]
+        command += [] if netns is None else [f"--{name}-netns", netns]
     for name, link in (("forth", forth), ("back", back)):
         changed: dict[str, Any] = attrs.asdict(link, filter=partial(_is_changed, Link()))
         command += [f"--{name}", json.dumps(changed)]
