@@ -103,22 +103,32 @@ static int move_high(int fd) {
     return fd;
 }
 
-static int connect_once(void) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+/* The service's address with something behind it; its length. */
+socklen_t zt_service_address(struct sockaddr_un *address, const char *suffix) {
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     const char *text = zt_environment.address;
-    size_t length = strlen(text);
-    memcpy(address.sun_path, text, length);
+    size_t length = strlen(text), more = strlen(suffix);
+    if (length + more >= sizeof address->sun_path)
+        more = 0;
+    memcpy(address->sun_path, text, length);
+    memcpy(address->sun_path + length, suffix, more);
+    length += more;
     if (text[0] == '@')
-        address.sun_path[0] = '\0';
+        address->sun_path[0] = '\0';
     else
         length++;
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+}
+
+static int connect_once(void) {
+    struct sockaddr_un address;
+    socklen_t length = zt_service_address(&address, "");
     int fd = real()->socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     struct timeval patience = {.tv_sec = zt_environment.wait_ms / 1000 + 1};
     real()->setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (real()->connect(fd, &address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) <
-        0) {
+    if (real()->connect(fd, &address, length) < 0) {
         int error = errno;
         real()->close(fd);
         errno = error;
@@ -412,6 +422,11 @@ void zt_note(const char *text) {
     int saved = errno;
     call_service(&call, false, !is_own_process()); /* a vfork child must not touch our channel */
     errno = saved;
+}
+
+/* What the service said about itself; nothing before it was asked. */
+bool zt_has_feature(uint64_t feature) {
+    return atomic_load(&was_connected) && atomic_load(&features) & feature;
 }
 
 /* Must what the service cannot carry fail?  Yes, if there is no service to ask. */

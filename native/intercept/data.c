@@ -62,6 +62,10 @@ static bool is_unconnected(int fd) {
  * knows if it was something else, and if SO_ERROR has told it already.
  */
 static ssize_t after_receive(int fd, ssize_t result) {
+    if (result == 0 && zt_has_feature(ZT_FEATURE_ASK_END)) {
+        int error = ask_error(fd);
+        return error > 0 ? fail(error) : 0;
+    }
     if (result >= 0) {
         if (UNLIKELY(is_opening(fd)))
             zt_set_kind(fd, KIND_NATIVE);
@@ -251,9 +255,9 @@ static ssize_t receive_message(int fd, struct msghdr *message, int flags) {
         return fail(ENOTCONN);
     bool has_control = message->msg_control != NULL && message->msg_controllen > 0;
     ssize_t result = real()->recvmsg(fd, message, flags);
-    if (UNLIKELY(result < 0))
+    if (UNLIKELY(result <= 0))
         return after_receive(fd, result);
-    if (result >= 0 && has_control && message->msg_controllen > 0)
+    if ( has_control && message->msg_controllen > 0)
         adopt_descriptors(message);
     return result;
 }
@@ -261,7 +265,7 @@ static ssize_t receive_message(int fd, struct msghdr *message, int flags) {
 EXPORT(ssize_t, zt_recv, "recv", (int fd, void *room, size_t length, int flags)) {
     if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE))) {
         ssize_t result = real()->recv(fd, room, length, flags);
-        return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
+        return UNLIKELY(result <= 0) ? after_receive(fd, result) : result;
     }
     struct iovec piece;
     struct msghdr message = message_of(&piece, room, length);
@@ -280,7 +284,7 @@ EXPORT(ssize_t, zt_recvfrom, "recvfrom",
        (int fd, void *room, size_t length, int flags, void *address, socklen_t *address_length)) {
     if (kind_of(fd) == KIND_NATIVE && !(flags & (MSG_TRUNC | MSG_ERRQUEUE))) {
         ssize_t result = real()->recvfrom(fd, room, length, flags, address, address_length);
-        return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
+        return UNLIKELY(result <= 0) ? after_receive(fd, result) : result;
     }
     struct iovec piece;
     struct msghdr message = message_of(&piece, room, length);
@@ -362,7 +366,7 @@ EXPORT(ssize_t, zt_read, "read", (int fd, void *room, size_t length)) {
             return fail(ENOTCONN);
     }
     ssize_t result = real()->read(fd, room, length);
-    return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
+    return UNLIKELY(result <= 0) ? after_receive(fd, result) : result;
 }
 ALIAS(zt_read, "read", __read);
 
@@ -386,5 +390,5 @@ EXPORT(ssize_t, zt_readv, "readv", (int fd, const struct iovec *pieces, int coun
             return fail(ENOTCONN);
     }
     ssize_t result = real()->readv(fd, pieces, count);
-    return UNLIKELY(result < 0) ? after_receive(fd, result) : result;
+    return UNLIKELY(result <= 0) ? after_receive(fd, result) : result;
 }

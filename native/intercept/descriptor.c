@@ -83,9 +83,10 @@ static bool may_be_ours(int fd, bool may_wait) {
     if (real()->getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &creator, &length) < 0 ||
         creator.uid == (uid_t)-1)
         return false; /* not connected */
-    struct sockaddr_un name;
+    struct sockaddr_un name, repurposed;
     length = sizeof name;
-    if (real()->getpeername(fd, &name, &length) == 0 && length > sizeof name.sun_family)
+    if (real()->getpeername(fd, &name, &length) == 0 && length > sizeof name.sun_family &&
+        (length != zt_service_address(&repurposed, ".s") || memcmp(&name, &repurposed, length) != 0))
         return false; /* ends of a pair have no name */
     if (zt_is_channel(fd))
         return false;

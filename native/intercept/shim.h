@@ -123,6 +123,7 @@ struct environment {
     char preload_entry[ENVIRONMENT_ROOM]; /* "LD_PRELOAD=...", to be given to other programs */
     char address_entry[160];              /* "ZTTRIO_NET=..." */
     int wait_ms;                          /* ZTTRIO_WAIT: how long to wait for an absent service */
+    bool repurposes;                      /* ZTTRIO_REPURPOSE: make streams as the seed did */
 };
 extern struct environment zt_environment;
 
@@ -209,7 +210,10 @@ void zt_note(const char *text);
 bool zt_is_channel(int fd);
 void zt_drop_channel(int fd);
 void zt_forget_channels(void);
+struct sockaddr_un;
+socklen_t zt_service_address(struct sockaddr_un *address, const char *suffix);
 bool zt_is_strict(void);
+bool zt_has_feature(uint64_t feature);
 pid_t zt_service_pid(bool may_wait);
 
 /* ---- datagram stand-ins (datagram.c) ---- */
@@ -219,7 +223,11 @@ ssize_t zt_datagram_receive(int fd, const struct slot *slot, struct msghdr *mess
 int zt_datagram_pending_error(int fd);
 int zt_datagram_available(int fd);
 
-/* ---- sockets (intercept.c) ---- */
+/* ---- the seed's way to a socket (repurpose.c) ---- */
+
+int zt_repurpose(int domain, int type, int protocol, struct slot *slot);
+
+/* ---- sockets (socket.c) ---- */
 
 int zt_replace_with_host(int fd, const struct slot *slot, const uint8_t *options, uint32_t length);
 

@@ -47,21 +47,30 @@ EXPORT(int, zt_socket, "socket", (int domain, int type, int protocol)) {
         .length = sizeof(int32_t),
         .wants_descriptor = true,
     };
-    if (zt_call_simple(&call) < 0)
-        return -1;
-    int fd = call.descriptor;
+    struct slot slot;
+    int fd;
+    if (zt_environment.repurposes && (type & 0xf) == SOCK_STREAM &&
+        zt_service_pid(true) >= 0 && zt_has_feature(ZT_FEATURE_REPURPOSE)) {
+        fd = zt_repurpose(domain, type & 0xf, protocol, &slot);
+        if (fd < 0)
+            return -1;
+    } else {
+        if (zt_call_simple(&call) < 0)
+            return -1;
+        fd = call.descriptor;
+        slot = (struct slot){
+            .cookie = call.answer_sock,
+            .domain = (uint8_t)domain,
+            .type = (uint8_t)(type & 0xf),
+            .protocol = (uint16_t)call.ret, /* the service says what protocol 0 means */
+            .flags = SLOT_FRESH,
+        };
+    }
     if (zt_open_flags(fd, type) < 0) {
         int error = errno;
         real()->close(fd);
         return fail(error);
     }
-    struct slot slot = {
-        .cookie = call.answer_sock,
-        .domain = (uint8_t)domain,
-        .type = (uint8_t)(type & 0xf),
-        .protocol = (uint16_t)call.ret, /* the service says what protocol 0 means */
-        .flags = SLOT_FRESH,
-    };
     zt_remember(fd, &slot, slot.type == SOCK_STREAM ? KIND_OPENING : KIND_DATAGRAM);
     return fd;
 }

@@ -44,6 +44,8 @@ static void read_environment(void) {
               preload))
         join(zt_environment.preload_entry, sizeof zt_environment.preload_entry, "LD_PRELOAD=",
              zt_environment.preload);
+    const char *repurpose = getenv("ZTTRIO_REPURPOSE");
+    zt_environment.repurposes = repurpose != NULL && strcmp(repurpose, "1") == 0;
     zt_environment.wait_ms = 5000;
     const char *wait = getenv("ZTTRIO_WAIT");
     if (wait != NULL && *wait != '\0') {

@@ -13,7 +13,7 @@ import trio
 
 from zttrio import Network
 from zttrio.errors import InterceptError
-from zttrio.tap import service
+from zttrio.tap import channel, rpc, service
 from zttrio.wire import MemorySegment
 
 if TYPE_CHECKING:
@@ -92,6 +92,48 @@ async def test_a_path_too_long_for_a_socket_becomes_an_abstract_name(
         assert tap.address.startswith("@zttrio-")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.connect("\0" + tap.address[1:])
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        rpc.Request(rpc.OP_BIND, sock=5, payload=bytes(4)),
+        rpc.Request(rpc.OP_SOCKET, sock=0, a=2, b=1, payload=bytes(4)),
+        rpc.Request(rpc.OP_SOCKET, sock=5, a=2, b=2, payload=bytes(4)),
+        rpc.Request(rpc.OP_SOCKET, sock=5, a=1, b=1, payload=bytes(4)),
+        rpc.Request(rpc.OP_SOCKET, sock=5, a=2, b=1, payload=b"\x11\0\0\0"),
+    ],
+)
+async def test_a_connection_becomes_no_socket_without_a_proper_request(
+    network: Network, tmp_path: Path, request_: rpc.Request
+) -> None:
+    async with trio.open_nursery() as nursery:
+        tap = await start(network, nursery, tmp_path / "private" / "nc")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(tap.address + ".s")
+            sock.setblocking(False)
+            sock.send(request_.emit())
+            with trio.fail_after(10):
+                await trio.lowlevel.wait_readable(sock)
+            answer = sock.recv(100)
+            assert not answer or rpc.Answer.parse(answer).ret < 0
+        assert not tap.broker.connections
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_that_asks_for_nothing_is_closed(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "PATIENCE", 0.01)
+    async with trio.open_nursery() as nursery:
+        tap = await start(network, nursery, tmp_path / "private" / "nc")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(tap.address + ".s")
+            sock.setblocking(False)
+            with trio.fail_after(10):
+                await trio.lowlevel.wait_readable(sock)
+            assert sock.recv(1) == b""
         nursery.cancel_scope.cancel()
 
 

@@ -96,6 +96,7 @@ class Broker:
         self.counters = TapCounters()
         self.keeps_residue = standin.keeps_residue_harmless()
         self.record_charge = _measure_record()
+        self.can_repurpose = False
         self._resolver = resolver
         self._name = name
         self._nursery = nursery
@@ -219,6 +220,34 @@ class Broker:
             return Reply(-1, errno.EPROTONOSUPPORT)
         connection, app = self._make(kind, request.a, own)
         return Reply(own, sock=connection.cookie, descriptor=app)
+
+    def repurpose(self, request: rpc.Request, service: socket.socket) -> rpc.Answer:
+        """Make the connection that brought a SOCKET request the service end of that socket.
+
+        Raises:
+            RpcError: it is no such request, or its cookie is somebody's.
+        """
+        if request.op != rpc.OP_SOCKET or request.sock in (0, *self._connections):
+            raise RpcError("socket: a connection can become a socket of its own only")
+        self.counters.requests += 1
+        protocol = int.from_bytes(request.payload, "little", signed=True)
+        error = 0
+        if request.b != _STREAM:
+            error = errno.ESOCKTNOSUPPORT
+        elif request.a not in (rpc.AF_INET, rpc.AF_INET6):
+            error = errno.EAFNOSUPPORT
+        elif protocol not in (0, _TCP):
+            error = errno.EPROTONOSUPPORT
+        elif self.driver.is_closed:
+            error = errno.ENETDOWN
+        answer = rpc.Answer(request.op, request.seq, -1 if error else _TCP, error)
+        answer.sock = request.sock
+        if not error:
+            service.send(answer.emit())  # in front of everything else
+            connection = StreamConnection(self, service, request.sock, request.a, _TCP)
+            self.counters.sockets += 1
+            self.adopt(connection)
+        return answer
 
     def _make(
         self, kind: type[StreamConnection | DatagramConnection], domain: int, protocol: int

@@ -20,11 +20,13 @@ from .broker import Reply
 if TYPE_CHECKING:
     from .broker import Broker
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "peer_of", "repurpose"]
 
+PATIENCE = 5.0  # s that a connection has for its one request; arbitrary
 ROUNDS = 64  # requests before other tasks get their turn; arbitrary
 WAITING = 64  # blocking requests of one channel that may be under way; arbitrary
 _CREDENTIALS = struct.Struct("=iII")
+_SOCKET_REQUEST = rpc.HEADER_LENGTH + 4
 _ROOM = rpc.HEADER_LENGTH + rpc.PAYLOAD_LIMIT + 1  # one more, to notice what is too long
 
 
@@ -34,6 +36,46 @@ def _version() -> str:
         return metadata.version("zttrio")
     except metadata.PackageNotFoundError:
         return "unknown"  # run from a source tree
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Process ID and user ID of whoever connected *sock*, as the kernel knows them."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return pid, uid
+
+
+async def repurpose(sock: socket.socket, broker: Broker) -> None:
+    """Turn a stream connection into a socket, as the seed did; it is closed if that fails.
+
+    The request has to come within `PATIENCE` and has to be the only one.
+    """
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    data = b""
+    try:
+        with trio.move_on_after(PATIENCE):
+            while len(data) < _SOCKET_REQUEST:
+                await trio.lowlevel.wait_readable(sock)
+                piece = sock.recv(_SOCKET_REQUEST - len(data))
+                if not piece:
+                    break
+                data += piece
+        answer = broker.repurpose(rpc.Request.parse(data), sock)
+    except RpcError:
+        broker.counters.requests_malformed += 1
+        sock.close()
+    except OSError as exc:
+        sock.close()
+        if exc.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
+    except BaseException:
+        sock.close()
+        raise
+    else:
+        if answer.ret < 0:
+            sock.send(answer.emit(), socket.MSG_NOSIGNAL)
+            sock.close()
 
 
 class Channel:
@@ -50,9 +92,7 @@ class Channel:
         self._socket = sock
         self._broker = broker
         self._network = network
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.pid, self.uid, _ = _CREDENTIALS.unpack(credentials)
-        self._client = f"process {self.pid}"
+        self._client = f"process {peer_of(sock)[0]}"
         self._under_way: dict[int, trio.CancelScope] = {}
         self._sending = trio.Lock()
 
@@ -150,6 +190,10 @@ class Channel:
             features |= rpc.FEATURE_STRICT
         if policy.has_host_rules:
             features |= rpc.FEATURE_HOST
+        if not self._broker.keeps_residue:
+            features |= rpc.FEATURE_ASK_END
+        if self._broker.can_repurpose:
+            features |= rpc.FEATURE_REPURPOSE
         answer = rpc.HelloAnswer(features, os.getpid(), _version(), self._network, policy.digest())
         return Reply(payload=answer.emit())
 

@@ -24,7 +24,7 @@ import trio
 from zttrio.errors import InterceptError
 
 from .broker import ADDRESS_WAIT, Broker
-from .channel import Channel
+from .channel import Channel, peer_of, repurpose
 from .verdict import Everything
 
 if TYPE_CHECKING:
@@ -113,53 +113,89 @@ async def serve(
     where = default_folder() / f"nc_{network}" if path is None else Path(path)
     with ExitStack() as stack:
         listener, address = _listen(where, stack)
+        streams = _listen_beside(address, stack)
         async with trio.open_nursery() as nursery:
             broker = Broker(
                 driver, resolver, name, Everything() if policy is None else policy, nursery, say
             )
             stack.callback(broker.poller.close)
             nursery.start_soon(broker.poller.run)
-            nursery.start_soon(_admit, listener, broker, network, allowed, nursery)
+            admission = Admission(broker, network, allowed, nursery)
+            nursery.start_soon(admission.run, listener)
+            if streams is not None:
+                broker.can_repurpose = True
+                nursery.start_soon(admission.run, streams)
             task_status.started(TapService(address, broker))
 
 
-async def _admit(
-    listener: socket.socket,
-    broker: Broker,
-    network: str,
-    allowed: set[int],
-    nursery: trio.Nursery,
-) -> None:
-    """Let programs in."""
-    channels = 0
+class Admission:
+    """Lets programs in, as many as there may be.
 
-    async def run(channel: Channel) -> None:
-        nonlocal channels
-        channels += 1
+    Args:
+        broker: what they come for.
+        network: what the network is called.
+        allowed: the users who may come.
+        nursery: where their tasks run.
+    """
+
+    def __init__(
+        self, broker: Broker, network: str, allowed: set[int], nursery: trio.Nursery
+    ) -> None:
+        self._broker = broker
+        self._network = network
+        self._allowed = allowed
+        self._nursery = nursery
+        self._inside = 0
+
+    async def run(self, listener: socket.socket) -> None:
+        """Accept at *listener* until cancelled."""
+        counters = self._broker.counters
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
+                    raise
+                counters.no_descriptors += 1
+                await trio.sleep(0.1)  # nobody tells when a descriptor is free again
+                continue
+            if peer_of(sock)[1] not in self._allowed or self._inside >= CHANNELS:
+                counters.clients_refused += 1
+                sock.close()
+                continue
+            self._nursery.start_soon(self._serve, sock, listener.type)
+
+    async def _serve(self, sock: socket.socket, kind: int) -> None:
+        self._inside += 1
         try:
-            await channel.run()
+            if kind == socket.SOCK_STREAM:
+                await repurpose(sock, self._broker)
+            else:
+                self._broker.counters.clients += 1
+                await Channel(sock, self._broker, self._network).run()
         finally:
-            channels -= 1
+            self._inside -= 1
 
-    while True:
-        await trio.lowlevel.wait_readable(listener)
-        try:
-            sock, _ = listener.accept()
-        except BlockingIOError:
-            continue
-        except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
-                raise
-            broker.counters.no_descriptors += 1
-            await trio.sleep(0.1)  # nobody tells when a descriptor is free again
-            continue
-        channel = Channel(sock, broker, network)
-        if channel.uid not in allowed or channels >= CHANNELS:
-            broker.counters.clients_refused += 1
-            sock.close()
-            continue
-        broker.counters.clients += 1
-        nursery.start_soon(run, channel)
+
+def _listen_beside(address: str, stack: ExitStack) -> socket.socket | None:
+    """The socket whose connections become sockets; None if its path would be too long."""
+    name = os.fsencode(address) + b".s"
+    if len(name) > _PATH_LIMIT:
+        return None
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    listener.setblocking(False)
+    if address.startswith("@"):
+        listener.bind(b"\0" + name[1:])
+    else:
+        path = Path(address + ".s")
+        path.unlink(missing_ok=True)  # the service it belonged to is gone, or ours would not run
+        listener.bind(name)
+        stack.callback(path.unlink, missing_ok=True)
+    listener.listen(BACKLOG)
+    return listener
 
 
 def _listen(path: Path, stack: ExitStack) -> tuple[socket.socket, str]:

@@ -40,6 +40,8 @@ ANSWER_NATIVE = 4  # SHUTDOWN: the pair itself can express it, call the kernel
 
 FEATURE_STRICT = 1  # what the service cannot carry must fail instead of reaching the host
 FEATURE_HOST = 2  # the policy gives some destinations to the host
+FEATURE_ASK_END = 4  # no residues here: the end of a stream may be an error, SO_ERROR tells
+FEATURE_REPURPOSE = 8  # a stream connection to the address with ".s" behind can become a socket
 
 PAYLOAD_LIMIT = 4096
 RESOLVE_LIMIT = 65536  # payload of a RESOLVE answer
