@@ -7,7 +7,7 @@ import random
 import socket as kernel
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import trio
@@ -24,6 +24,7 @@ from .intercept import preload
 from .resolve import Resolver
 from .socket import make_socket
 from .stack.claim import ANNOUNCING, BOUND
+from .stack.route import Route
 from .stack.stack import Stack
 from .stack.tcp.state import TIME_WAIT
 from .status import ConnectionStatus, SocketStatus, Status
@@ -163,6 +164,40 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """The addresses we have now: IPv4, then IPv6, then IPv6 link-local ones."""
         self._check_open()
         return self._interfaces()
+
+    def add_route(self, prefix: str, gateway: str | None = None, *, metric: int = 0) -> None:
+        """Send packets to *prefix* through *gateway*; the longest prefix wins, then the metric.
+
+        The prefixes of our own addresses need no route.
+
+        Args:
+            prefix: ``address/length``; ``0.0.0.0/0`` and ``::/0`` are everything else.
+            gateway: a neighbor's address of the same family; None sends straight to *prefix*.
+            metric: of two routes with one prefix the lower is taken, and the other if its gateway
+                does not answer.
+
+        Raises:
+            ValueError: a text does not parse, or the families differ.
+        """
+        self._check_open()
+        via = None if gateway is None else ip_address(gateway)
+        self._driver.stack.add_route(ip_network(prefix), via, metric)
+        self._driver.flush()
+
+    def remove_route(self, prefix: str, gateway: str | None = None, *, metric: int = 0) -> None:
+        """Take back an `add_route` of the same arguments.
+
+        Raises:
+            KeyError: there is no such route.
+            ValueError: a text does not parse.
+        """
+        self._check_open()
+        network = ip_network(prefix)
+        via = None if gateway is None else ip_address(gateway).packed
+        self._driver.stack.remove_route(
+            Route(network.network_address.packed, network.prefixlen, via, metric)
+        )
+        self._driver.flush()
 
     async def wait_online(self) -> tuple[Interface, ...]:
         """Wait until we have an address on the wire, and return all of them.

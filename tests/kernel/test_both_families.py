@@ -229,7 +229,7 @@ def route_to_far(network: Network, far: Far, family: Family) -> str:
     far.connect(near, address)
     prefix = ip_network({4: "10.98.0.0/24", 6: "fd00:98::/64"}[family.version])
     gateway = ip_address(family.kernels)
-    network._driver.stack.add_route(prefix, gateway)
+    network.add_route(str(prefix), str(gateway))
     return address
 
 
