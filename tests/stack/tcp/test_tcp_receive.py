@@ -127,6 +127,15 @@ def test_later_every_eighth_full_segment_of_a_burst_is_acknowledged_and_its_end(
     assert [segment.ack for segment in t.take()] == [1 + n * MSS for n in (8, 16, 19)]
 
 
+def test_the_small_tail_of_a_full_segment_counts_as_a_second() -> None:
+    t = TcpTrace()
+    _slow(t)
+    with t.burst():
+        t.send(ACK, bytes(MSS))
+        t.send(ACK, b"tail")
+    t.expect(ACK, ack=5 + MSS, at=0.0)
+
+
 def test_a_single_full_segment_behind_the_start_waits_for_a_second() -> None:
     t = TcpTrace()
     _slow(t)

@@ -603,6 +603,8 @@ def test_dsacks_for_every_repair_undo_a_recovery() -> None:
     t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))
     assert connection.congestion.cwnd >= before
     assert connection.congestion.ssthresh > 100 * MSS
+    t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))  # the network repeats it
+    assert t.counters.tcp_undone == 1
 
 
 def test_a_real_loss_is_not_undone() -> None:

@@ -101,7 +101,7 @@ def test_the_receive_buffer_grows_with_what_the_program_reads_in_a_round_trip() 
     t = TcpTrace()
     connection = t.establish(rtt=0.1, window_scale=7)
     sizes = [connection.rcv_buffer]
-    assert sizes == [131_072]
+    assert sizes == [262_144]
     for _ in range(12):
         for _ in range(connection.rcv_buffer * 3 // 4 // MSS):
             t.send(ACK, bytes(MSS))
@@ -121,7 +121,7 @@ def test_the_receive_buffer_does_not_grow_for_a_program_that_does_not_read() -> 
         t.send(ACK, bytes(MSS))
         t.at(t.now + 0.1)
         connection.receive(10, t.now)
-    assert connection.rcv_buffer == 131_072
+    assert connection.rcv_buffer == 262_144
 
 
 def test_a_buffer_that_the_program_has_chosen_stays() -> None:
@@ -162,7 +162,7 @@ def test_changing_buffers_takes_effect_at_once() -> None:
     assert connection.rcv_buffer == 10_000
     assert connection.send(bytes(9000), t.now) == 5000
     connection.configure(receive_buffer=0, send_buffer=0)
-    assert (connection.rcv_buffer, connection.send_buffer) == (131_072, 262_144)
+    assert (connection.rcv_buffer, connection.send_buffer) == (262_144, 262_144)
 
 
 # SYN cookies (RFC 4987)

@@ -193,12 +193,16 @@ class TcpConnection(Timed):
         """The program has read: make the buffer larger if it may be what holds the peer back.
 
         Dynamic right-sizing, as Linux does it: what the program takes in one round trip is what the
-        peer can send in one, and in slow start it will send twice as much in the next.
+        peer can send in one.  In slow start it will send twice as much in the next, and twice that
+        before we know of it, so growth is extrapolated.
         """
         if now - self.tuned_at >= self.rtt.srtt:
-            if not self.options.receive_buffer:
-                taken = self.rcv_nxt - self.receive_queued - self.tuned_seq
+            taken = self.rcv_nxt - self.receive_queued - self.tuned_seq
+            before = self.tuned_octets or 10 * self.rcv_mss
+            if taken > before and not self.options.receive_buffer:
+                self.tuned_octets = taken
                 wanted = 2 * taken + 16 * self.rcv_mss
+                wanted += 2 * wanted * (taken - before) // before
                 if wanted > self.rcv_buffer:
                     self.rcv_buffer = max(
                         self.rcv_buffer, min(wanted, self.layer.config.receive_buffer)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Offer"]
 
 # At first; both grow to what Config allows while a connection makes use of them.
-RECEIVE_BUFFER = 131_072  # Linux's tcp_rmem
+RECEIVE_BUFFER = 262_144  # twice Linux's tcp_rmem, whose windows leave room for overhead
 SEND_BUFFER = 262_144  # arbitrary: a few writes of a program in a hurry
 MAX_SCALE = 14  # RFC 7323 2.3
 

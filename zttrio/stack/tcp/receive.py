@@ -214,7 +214,9 @@ class Receiver(Handshaker):
         if self.ack_now:
             self.send_ack(now)
         elif self.ack_octets:
-            if self.ack_octets >= 2 * self.rcv_mss or self.options.quick_ack:
+            # More than one full segment: RFC 9293 3.8.6.3, and Linux's reading of it, by which the
+            # small tail of a message counts as a second segment.
+            if self.ack_octets > self.rcv_mss or self.options.quick_ack:
                 self.send_ack(now)
             elif self.quick_acks and not self.is_interactive:
                 self.quick_acks -= 1

@@ -68,7 +68,7 @@ class Recoverer(Rack):
         rtt = self._measure(acked, flight, echo, now) if delivered else 0.0
         if self.tail_end >= 0 and self.check_tail_probe(ack, dsack, is_bare=is_duplicate):
             # RFC 8985 7.4.2: the probe has repaired a loss, which was a sign like any other.
-            self.congestion.congested(flight, now)
+            self.congestion.congested(max(flight, self.max_flight), now)
             self.congestion.cwnd = self.congestion.ssthresh
         if dsack is not None:
             self.widen_reorder_window()
@@ -214,7 +214,7 @@ class Recoverer(Rack):
     def _enter_recovery(self, flight: int, now: float) -> None:
         self.layer.counters.tcp_recoveries += 1
         self._begin_repairs()
-        self.congestion.congested(flight, now)
+        self.congestion.congested(max(flight, self.max_flight), now)
         self.loss_state = RECOVERY
         self.recover = self.snd_nxt
         self.must_resend = True
@@ -257,7 +257,7 @@ class Recoverer(Rack):
             return
         self.layer.counters.tcp_marks_in += 1
         congestion = self.congestion
-        congestion.congested(self.snd_nxt - self.snd_una, now)
+        congestion.congested(max(self.snd_nxt - self.snd_una, self.max_flight), now)
         congestion.cwnd = max(congestion.ssthresh, self.mss)
         self.cwr_end = self.snd_nxt
         self.cwr_pending = True
@@ -277,7 +277,7 @@ class Recoverer(Rack):
         if self.loss_state == OPEN:
             self._begin_repairs()
         if self.loss_state != LOSS:
-            self.congestion.timed_out(self.snd_nxt - self.snd_una, now)
+            self.congestion.timed_out(max(self.snd_nxt - self.snd_una, self.max_flight), now)
             self.loss_state = LOSS
         else:
             # The retransmission was lost as well: RFC 5681 3.1 leaves ssthresh alone.
@@ -358,7 +358,9 @@ class Recoverer(Rack):
     def _note_needless(self, dsack: tuple[int, int]) -> None:
         """A D-SACK: something was sent twice for nothing (RFC 3708 section 3)."""
         self.layer.counters.tcp_needless += 1
-        if self.repair_at < 0 or not self.undo_marker <= dsack[0] < dsack[1] <= self.recover:
+        if self.undo_marker < 0 or self.repair_at < 0:
+            return
+        if not self.undo_marker <= dsack[0] < dsack[1] <= self.recover:
             return
         self.undo_octets -= dsack[1] - dsack[0]
         if self.undo_octets <= 0:

@@ -36,7 +36,7 @@ class Sender(Emitter):
         """Arm the tail loss probe; see `rack`."""
         raise NotImplementedError
 
-    def probe_mtu(self, room: int, now: float) -> bool:
+    def probe_mtu(self, usable: int, now: float) -> bool:
         """Send a larger segment than usual to see whether it arrives; see `sizing`."""
         raise NotImplementedError
 
@@ -75,7 +75,7 @@ class Sender(Emitter):
                 self._send_new(seq, 0, now)
                 count += 1
                 continue
-            if self.mtu_search is not None and self.probe_mtu(min(available, usable, quota), now):
+            if self.mtu_search is not None and quota >= mss and self.probe_mtu(usable, now):
                 count += 1
                 continue
             if now < self.pace_at:

@@ -85,11 +85,11 @@ class Sizer(Sender):
             self.mtu_search = search
             self.measure_path()
 
-    def probe_mtu(self, room: int, now: float) -> bool:
+    def probe_mtu(self, usable: int, now: float) -> bool:
         """Send a larger segment than usual to see whether it arrives; False if not now.
 
         Args:
-            room: octets that data, windows and congestion allow.
+            usable: octets that the peer's window takes.
             now: the time.
         """
         search = self.mtu_search
@@ -97,8 +97,11 @@ class Sizer(Sender):
             return False
         packet = min(search.next_probe(now), self.layer.ip.path_mtu(self.remote[0]))
         size = min(packet - self.headers_size(), self.peer_mss - self.options_size())
-        # Enough must follow it for a loss to be noticed without a timeout (RFC 4821 7.4).
-        if size <= self.mss or room < size + 3 * self.mss:
+        # Enough must follow it for a loss to be noticed without a timeout (RFC 4821 7.4).  The
+        # congestion window is exceeded by less than a segment, as Linux's is.
+        needed = size + 3 * self.mss
+        available = min(self.write_end - self.snd_nxt, self.congestion.cwnd)
+        if size <= self.mss or usable < size or available < needed:
             return False
         seq = self.snd_nxt
         self.layer.counters.tcp_mtu_probes += 1

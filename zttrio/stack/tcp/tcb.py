@@ -198,6 +198,8 @@ class Tcb(Endpoint):
     tuned_at: float = 0.0
     """When `rcv_buffer` was last judged, and at which octet."""
     tuned_seq: int = 0
+    tuned_octets: int = 0
+    """The most that the program has read in one round trip."""
     quick_acks: int = 0
     """How many more ACKs are not delayed at all."""
     is_interactive: bool = False
