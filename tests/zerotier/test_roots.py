@@ -12,10 +12,11 @@ from zttrio.zerotier import messages
 from zttrio.zerotier.config import NodeConfig
 from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.events import Offline, Online, WorldUpdated
-from zttrio.zerotier.identity import KeyPair
+from zttrio.zerotier.identity import Identity, KeyPair
 from zttrio.zerotier.world import MOON, PLANET, Root, World
 
 from .bench import HERE, Bench, Puppet, Sent, verbs
+from .data import node_identities
 from .lab import WORLD_ID, WORLD_KEYS
 
 STRANGER_KEYS = KeyPair.generate(random.Random(2).randbytes)
@@ -330,3 +331,56 @@ def test_reports_of_another_scope_and_relayed_ones_do_not_count() -> None:
         friend.deliver(friend.hello(sent_to=Endpoint.parse(text)))
     friend.deliver(friend.hello(sent_to=Endpoint.parse("10.70.0.1/1"), hops=1))
     assert bench.node.surface(bench.now) == []
+
+
+def test_a_root_without_endpoints_is_reached_through_another_root() -> None:
+    bench = Bench()
+    root, hidden = bench.online(), bench.puppet("10.8.8.8/1")
+    listed = [Root(hidden.identity.without_secret())]
+    bench.node.set_world(World.make(MOON, 9, 1, listed, signer=WORLD_KEYS), bench.now)
+    [hello] = bench.collect()
+    assert (hello.remote, hello.verb) == (root.endpoint, messages.HELLO)
+    assert hello.raw[8:13] == hidden.address
+
+
+def test_a_root_in_two_worlds_is_tried_at_the_endpoints_of_both() -> None:
+    bench = Bench()
+    other = Endpoint.parse("10.9.9.8/1")
+    listed = [Root(bench.root.identity.without_secret(), (other,))]
+    bench.node.set_world(World.make(MOON, 9, 1, listed, signer=WORLD_KEYS), bench.now)
+    endpoints = bench.node.topology.roots[bench.root.address].endpoints
+    assert set(endpoints) == {bench.root.endpoint, other}
+
+
+def test_a_signed_world_outweighs_what_was_learned_about_an_address() -> None:
+    bench = Bench()
+    friend = bench.friend("10.1.0.1/1")
+    keys = node_identities()[40]
+    twin = Identity(friend.address, keys.public)
+    world = World.make(MOON, 9, 1, [Root(twin, (friend.endpoint,))], signer=WORLD_KEYS)
+    bench.node.set_world(world, bench.now)
+    assert bench.node.topology.peers[friend.address].identity == twin
+    assert bench.node.topology.peers[friend.address].paths == {}
+
+
+def test_a_root_of_small_order_is_left_out() -> None:
+    bench = Bench()
+    useless = Identity(b"\x01\x02\x03\x04\x05", bytes(64))
+    world = World.make(MOON, 9, 1, [Root(useless)], signer=WORLD_KEYS)
+    bench.node.set_world(world, bench.now)
+    assert useless.address not in bench.node.topology.roots
+
+
+def test_newer_moons_are_told_to_those_who_hold_or_want_them() -> None:
+    bench = Bench()
+    friend, seed = bench.friend("10.1.0.1/1"), bench.puppet("10.2.0.1/1")
+    moon = _moon(seed, timestamp=5)
+    bench.node.set_world(moon, bench.now)
+    for timestamp, expected in ((0, [moon]), (4, [moon]), (5, []), (6, [])):
+        bench.collect()
+        bench.now += 5
+        [ok, *_] = friend.deliver(friend.hello(moons=[(MOON_ID, timestamp), (1, 0)]))
+        _, _, data = messages.parse_ok(ok.payload)
+        told = messages.parse_worlds(messages.HelloAnswer.parse(data).worlds)
+        assert told == expected
+    assert bench.node.topology.peers[friend.address].moons == ((MOON_ID, 6), (1, 0))

@@ -4,10 +4,14 @@ from zttrio.zerotier import messages
 from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.events import EchoAnswered, UserMessageReceived
+from zttrio.zerotier.identity import Identity
+from zttrio.zerotier.world import PLANET, Root, World
 
 from .bench import Bench, Puppet, Sent, verbs
 from .data import node_identities
+from .lab import WORLD_KEYS
 
+OTHER = Endpoint.parse("10.5.0.1/1")
 _MESSAGE = bytes(5) + b"\x01\x00\x00" + b"hello"  # USER_MESSAGE of kind 65536
 
 
@@ -274,3 +278,52 @@ def test_a_root_asks_its_own_roots_about_whom_it_does_not_know() -> None:
     _tell(root, question, other)
     [sent] = friend.send(messages.WHOIS, other.address)
     assert messages.parse_ok(sent.payload)[2] == other.identity.emit()
+
+
+def test_an_answer_of_somebody_who_is_no_root_any_more_is_ignored() -> None:
+    bench = Bench()
+    root, friend, other = bench.online(), bench.puppet("10.1.0.1/1"), bench.puppet("10.2.0.1/1")
+    bench.node.echo(friend.address, b"?", bench.now, context=1)
+    [question] = bench.collect()
+    listed = Root(other.identity.without_secret(), (other.endpoint,))
+    bench.node.set_world(World.make(PLANET, 1, 1, [listed], signer=WORLD_KEYS), bench.now)
+    _tell(root, question, friend)
+    assert friend.address not in bench.node.topology.peers
+    assert bench.node.counters.ok_not_from_root == 1
+    bench.check_totals()
+
+
+def test_of_two_identities_with_one_address_the_first_that_is_checked_stays() -> None:
+    bench = Bench(config=NodeConfig(validation_interval=0))
+    one = bench.puppet("10.1.0.1/1")
+    keys = node_identities()[40]
+    twin = Puppet(bench, Identity(one.address, keys.public, keys.secret), OTHER)
+    bench.node.receive(0, one.endpoint, one.hello(), bench.now)
+    bench.node.receive(0, twin.endpoint, twin.hello(), bench.now)
+    for expected in (one.identity, twin.identity):
+        assert bench.node.next_validation() == expected
+        bench.node.identity_checked(expected, bench.now, is_valid=True)
+    assert bench.node.topology.peers[one.address].identity == one.identity
+    assert bench.node.counters.hello_collision == 1
+    bench.check_totals()
+
+
+def test_more_identities_than_can_wait_for_a_check_are_asked_for_again() -> None:
+    bench = Bench(config=NodeConfig(validation_queue=1))
+    root = bench.online()
+    friends = [bench.puppet(f"10.{n}.0.1/1") for n in (1, 2)]
+    for friend in friends:
+        bench.node.echo(friend.address, b"?", bench.now, context=1)
+    for question, friend in zip(bench.collect(), friends, strict=True):
+        ok = messages.emit_ok(messages.WHOIS, question.packet_id, friend.identity.emit())
+        bench.node.receive(0, root.endpoint, root.packet(messages.OK, ok), bench.now)
+    assert bench.node.counters.whois_validation_full == 1
+    bench.check_identities()
+    bench.collect()
+    assert [s.payload for s in bench.wait(0.5)] == [friends[1].address]
+
+
+def test_an_identity_that_agrees_on_no_key_is_refused() -> None:
+    bench = Bench()
+    bench.node.add_peer(Identity(b"\x01\x02\x03\x04\x05", bytes(64)), (), bench.now)
+    assert b"\x01\x02\x03\x04\x05" not in bench.node.topology.peers

@@ -120,7 +120,12 @@ def _register_root(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--port", type=int, default=PORT, help="UDP port (default: %(default)s)")
     parser.add_argument(
-        "--bind", action="append", default=[], metavar="ADDRESS", help="use these addresses only"
+        "--bind",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="listen on these addresses only; worth it on a machine with several, because answers "
+        "then come from where they were asked",
     )
     parser.add_argument(
         "--validation-interval",

@@ -1,7 +1,7 @@
 """Numbers that both ends of VL1 must agree on, and the reference's time constants.
 
-Times are seconds, sizes are octets.  Numbers in brackets are sections of the VL1 specification
-that ``docs/zerotier.md`` describes.
+Times are seconds, sizes are octets.  Numbers in brackets, here and in the other files of this
+room, are sections of the VL1 specification.
 """
 
 from __future__ import annotations

@@ -104,7 +104,6 @@ class Counters:
     packet_too_long: int = 0
     send_waiting_evicted: int = 0
     send_waiting_timeout: int = 0
-    send_reserved: int = 0
     whois_out: int = 0
     whois_full: int = 0
     hellos_out: int = 0

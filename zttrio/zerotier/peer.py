@@ -150,18 +150,8 @@ class Peer:
                 best, least = path, cost
         return best
 
-    def latency(self, now: float) -> float | None:
-        """Of the best path in seconds, None while unknown."""
-        path = self.best_path(now)
-        return None if path is None else path.latency
-
     def add_path(self, local: int, remote: Endpoint, limit: int, now: float) -> Path:
         """Keep a way that has just been confirmed; the worst old one makes room (12.1)."""
-        known = self.paths.get((local, remote))
-        if known is not None:
-            known.last_receive = now
-            known.is_suspended = False
-            return known
         for key, path in list(self.paths.items()):
             # The same host from another port, and silent: its NAT has moved it.
             if key[0] == local and key[1].ip == remote.ip and not path.is_alive(now):

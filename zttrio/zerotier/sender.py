@@ -21,7 +21,6 @@ from .constants import (
     PROTOCOL_ECHO,
     TICK,
     WAITING_TIME,
-    is_reserved,
 )
 from .expected import Expectation, Expected
 from .fragment import datagram_count, split
@@ -150,9 +149,6 @@ class Sender:
         Returns:
             The packet ID if it could be sent at once.
         """
-        if is_reserved(address) or address == self._topology.identity.address:
-            self._counters.send_reserved += 1
-            return None
         peer = self._topology.peers.get(address)
         way = None if peer is None else self.find_way(peer, now)
         if peer is None or way is None:

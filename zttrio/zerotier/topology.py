@@ -95,13 +95,12 @@ class Topology:
         del self.peers[peer.address]
 
     def confirm(self, peer: Peer, local: int, remote: Endpoint, now: float) -> Path:
-        """Add a path of *peer* that has just answered us."""
+        """Add a new path of *peer*, which has just answered us from there."""
         before = set(peer.paths)
         path = peer.add_path(local, remote, self._config.paths_per_peer, now)
+        self._confirmed[local, remote] = self._confirmed.get((local, remote), 0) + 1
         for key in before - set(peer.paths):
             self._release(key)
-        if (local, remote) not in before:
-            self._confirmed[local, remote] = self._confirmed.get((local, remote), 0) + 1
         return path
 
     def is_confirmed(self, local: int, remote: Endpoint) -> bool:
