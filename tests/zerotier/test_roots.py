@@ -384,3 +384,14 @@ def test_newer_moons_are_told_to_those_who_hold_or_want_them() -> None:
         told = messages.parse_worlds(messages.HelloAnswer.parse(data).worlds)
         assert told == expected
     assert bench.node.topology.peers[friend.address].moons == ((MOON_ID, 6), (1, 0))
+
+
+def test_a_planet_is_not_taken_under_the_number_of_a_moon_that_is_wanted() -> None:
+    bench = Bench(root=None)
+    seed = bench.friend("10.1.0.1/1234")
+    bench.node.orbit(MOON_ID, seed.address, bench.now)
+    [hello] = _hellos(bench.collect())
+    roots = [Root(seed.identity.without_secret(), (seed.endpoint,))]
+    _answer_with(seed, hello, World.make(PLANET, MOON_ID, 11, roots, signer=WORLD_KEYS))
+    assert bench.node.topology.planet is None
+    assert bench.node.counters.worlds_rejected == 1
