@@ -1,0 +1,5 @@
+"""The network controller: records, address assignment, signed configurations, pushes."""
+
+from .layer import ControllerLayer
+
+__all__ = ["ControllerLayer"]
