@@ -200,3 +200,35 @@ def test_an_older_revision_is_replaced_at_once_or_not_at_all(home: Home) -> None
     home.save_world(newer)
     assert home.load_worlds() == [newer]
     assert [p.name for p in home.folder.iterdir()] == ["planet"]
+
+
+def test_a_network_is_stored_privately_and_a_line_feed_means_none_yet(home: Home) -> None:
+    assert home.load_network(0x8056C2E21C000001) is None
+    home.save_network(0x8056C2E21C000001)
+    path = home.folder / "networks.d" / "8056c2e21c000001.conf"
+    assert path.read_bytes() == b"\n"
+    assert home.load_network(0x8056C2E21C000001) is None
+    home.save_network(0x8056C2E21C000001, b"v=7\nn=\\0\\0")
+    assert home.load_network(0x8056C2E21C000001) == b"v=7\nn=\\0\\0"
+    assert _mode(path) == 0o600
+    assert _mode(path.parent) == 0o700
+
+
+def test_local_choices_are_read_as_the_real_software_writes_them(home: Home) -> None:
+    assert home.load_choices(1) == {}
+    home.save_network(1)
+    path = home.folder / "networks.d" / "0000000000000001.local.conf"
+    path.write_text("allowManaged=1\nallowGlobal=0\nallowDefault=true\nrubbish\n")
+    expected = {"allowManaged": True, "allowGlobal": False, "allowDefault": True}
+    assert home.load_choices(1) == expected
+
+
+def test_a_locked_home_is_free_again_when_its_owner_lets_go(home: Home) -> None:
+    home.lock()
+    other = Home(home.folder)
+    with pytest.raises(WireError, match="another node is running in it"):
+        other.lock()
+    home.unlock()
+    home.unlock()
+    other.lock()
+    other.unlock()

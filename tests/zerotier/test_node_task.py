@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,10 @@ from .lab import WORLD_KEYS, is_valid
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from zttrio.zerotier.node import Node
 
 ROOT = "10.0.0.1/9993"
 QUICK = NodeConfig(validation_interval=0)
@@ -264,3 +269,140 @@ async def test_time_passes_for_a_node_without_traffic(
     # Nobody answers, so the root is greeted every five seconds.
     assert [round(when - start, 3) for when in sent] == [0, 5, 10, 15, 20]
     assert autojump_clock.current_time() >= 21
+
+
+class _Ticks:
+    """A layer that wants to be called every second, and echoes to another node when it is."""
+
+    def __init__(self, node: Node, now: float) -> None:
+        self.node = node
+        self.due = now + 1
+        self.called: list[float] = []
+        self.collected = 0
+        self.unblocks = 0
+
+    def handle_timers(self, now: float) -> None:
+        if now >= self.due:
+            self.called.append(now)
+            self.due = now + 1
+
+    def next_timer(self) -> float:
+        return self.due
+
+    def collect(self) -> bool:
+        self.collected += 1
+        return False
+
+    def unblocked(self) -> None:
+        self.unblocks += 1
+
+
+async def test_a_layer_is_called_when_it_asked_to_be(autojump_clock: MockClock) -> None:
+    task = NodeTask(
+        identity=node_identities()[1],
+        open_sockets=Cable().opener("10.0.1.1/1"),
+        check=is_valid,
+        make_layer=_Ticks,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(task.run)
+        layer = task.layer
+        assert isinstance(layer, _Ticks)
+        start = layer.due - 1
+        await trio.sleep(3.5)
+        assert [round(when - start, 6) for when in layer.called] == [1, 2, 3]
+        assert layer.collected > 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_task_goes_on_driving_a_node_that_notices_nothing(
+    nursery: trio.Nursery,
+) -> None:
+    cable = Cable()
+    root, one, two = _root(cable), _leaf(cable, 1), _leaf(cable, 2)
+    for task in (root, two):
+        await nursery.start(task.run)
+    await one.open()
+    node = one.node
+    for turn in range(3):
+        with trio.fail_after(20), trio.CancelScope() as turn_scope:
+            async with trio.open_nursery() as turns:
+                turns.start_soon(one.drive)
+                await one.wait_online()
+                await two.wait_online()
+                one.send_user_message(two.node.address, 70_000, bytes((turn,)) * 3000)
+                assert (await two.receive_user_message()).data == bytes((turn,)) * 3000
+                turn_scope.cancel()
+        # What arrives between two turns waits in the sockets.
+        two.send_user_message(node.address, 70_000, bytes((turn,)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not cable.sockets[Endpoint.parse("10.0.1.1/9993")].is_closed
+    assert one.node is node
+    with trio.fail_after(20):
+        nursery.start_soon(one.drive)
+        for turn in range(3):
+            assert (await one.receive_user_message()).data == bytes((turn,))
+    await one.close()
+    assert cable.sockets[Endpoint.parse("10.0.1.1/9993")].is_closed
+
+
+async def test_an_identity_whose_check_was_interrupted_is_checked_by_the_next_task(
+    nursery: trio.Nursery,
+) -> None:
+    cable = Cable()
+    may_go_on = threading.Event()
+    checks: list[Identity] = []
+
+    def check(identity: Identity) -> bool:
+        if identity != node_identities()[1]:
+            checks.append(identity)
+            may_go_on.wait(10)
+        return is_valid(identity)
+
+    one = NodeTask(
+        identity=node_identities()[1],
+        worlds=[_world()],
+        config=QUICK,
+        open_sockets=cable.opener("10.0.1.1/9993"),
+        check=check,
+    )
+    two = _leaf(cable, 2)
+    for task in (_root(cable), two):
+        await nursery.start(task.run)
+    await one.open()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as turn:
+            turn.start_soon(one.drive)
+            await one.wait_online()
+            await two.wait_online()
+            two.send_user_message(one.node.address, 70_000, b"hello")
+            while not checks:  # noqa: ASYNC110 - a thread appends to it
+                await trio.sleep(0.01)
+            turn.cancel_scope.cancel()
+        may_go_on.set()
+        nursery.start_soon(one.drive)
+        assert (await one.receive_user_message()).data == b"hello"
+    assert checks == [node_identities()[2].without_secret()] * 2
+    await one.close()
+
+
+async def test_a_file_that_could_not_be_written_in_one_turn_is_written_at_the_end(
+    tmp_path: Path,
+) -> None:
+    task = _leaf(Cable(), 1, tmp_path)
+    written: list[int] = []
+    await task.open()
+    task.write_later(lambda: written.append(1))
+    task.write_later(lambda: written.append(2))
+    assert written == []
+    await task.close()
+    assert written == [1, 2]
+
+
+async def test_a_home_serves_one_node_at_a_time(tmp_path: Path, nursery: trio.Nursery) -> None:
+    one, two = _leaf(Cable(), 1, tmp_path), _leaf(Cable(), 1, tmp_path)
+    await one.open()
+    with pytest.raises(WireError, match="another node is running in it"):
+        await two.run()
+    await one.close()
+    await nursery.start(two.run)

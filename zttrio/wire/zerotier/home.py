@@ -6,6 +6,7 @@ network to somebody else's roots, and a damaged identity must not become a new o
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import struct
@@ -94,6 +95,34 @@ class Home:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise WireError(f"home {self.folder}: {exc.strerror}") from exc
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Take the folder for this node alone: two with one identity would confuse every peer.
+
+        The kernel lets go of it when the process ends, however it ends.
+
+        Raises:
+            WireError: another node runs in it, or it cannot be written.
+        """
+        try:
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise WireError(
+                f"home {self.folder}: another node is running in it; end that one, or use another "
+                "home"
+            ) from None
+        except OSError as exc:
+            self.unlock()
+            raise WireError(f"home {self.folder}: {exc.strerror}") from exc
+
+    def unlock(self) -> None:
+        """Let others have the folder; once more does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # identity
 
@@ -163,6 +192,56 @@ class Home:
     def drop_moon(self, moon_id: int) -> None:
         """Forget a moon."""
         (self.folder / "moons.d" / f"{moon_id:016x}.moon").unlink(missing_ok=True)
+
+    # networks
+
+    def load_network(self, network_id: int) -> bytes | None:
+        """The configuration of a network that was stored, or None.
+
+        Raises:
+            WireError: it cannot be read.
+        """
+        path = self._network_path(network_id)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise WireError(f"network {path}: {exc.strerror}") from exc
+        # A single line feed stands for "joined, and no configuration so far" (VL2, 6.4).
+        return data if len(data) > 1 else None
+
+    def save_network(self, network_id: int, data: bytes = b"\n") -> None:
+        """Store the configuration of a network, by default that there is none yet.
+
+        Raises:
+            WireError: it cannot be written.
+        """
+        self._subfolder("networks.d")
+        write_private(self._network_path(network_id), data)
+
+    def load_choices(self, network_id: int) -> dict[str, bool]:
+        """What the owner of this node allows a network to set (VL2, 6.4).
+
+        Raises:
+            WireError: the file cannot be read.
+        """
+        path = self._network_path(network_id, "local.conf")
+        choices = {}
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        except OSError as exc:
+            raise WireError(f"network {path}: {exc.strerror}") from exc
+        for line in lines:
+            key, is_setting, value = line.partition(b"=")
+            if is_setting:
+                choices[key.decode("latin-1")] = value[:1] in (b"1", b"t", b"T")
+        return choices
+
+    def _network_path(self, network_id: int, suffix: str = "conf") -> Path:
+        return self.folder / "networks.d" / f"{network_id:016x}.{suffix}"
 
     # peers
 

@@ -2,6 +2,9 @@
 
 It decides nothing about the protocol.  Whoever changes the node (a datagram, a timer, a caller)
 flushes it in the same breath, so nothing waits for another task to be scheduled.
+
+A node lives from `NodeTask.open` to `NodeTask.close`; in between `NodeTask.drive` works for it, and
+may be cancelled and called again, by another task, without the node noticing.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,11 +47,34 @@ if TYPE_CHECKING:
     from zttrio.zerotier.sender import Datagram
     from zttrio.zerotier.world import World
 
-__all__ = ["NodeSocket", "NodeTask", "generate_identity"]
+__all__ = ["Layer", "NodeSocket", "NodeTask", "generate_identity"]
 
 _ADDRESS_INTERVAL = 30.0  # between two looks at our own interfaces (17.1)
 _MESSAGES = 1024  # USER_MESSAGEs that wait for a program; arbitrary
 _GOODBYE = 2.0  # seconds that storing the peers may take; arbitrary
+
+
+class Layer(Protocol):
+    """What lives on a node and shares its time: virtual networks, or a controller.
+
+    Methods are synchronous and never raise.
+    """
+
+    def handle_timers(self, now: float) -> None:
+        """Do what is due."""
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` must be called next, or None."""
+
+    def collect(self) -> bool:
+        """Hand on what has happened since the last call; False if that was nothing.
+
+        Called after every burst of datagrams, every timer and every `NodeTask.flush`.  What it
+        makes the node send leaves in the same breath.
+        """
+
+    def unblocked(self) -> None:
+        """The sockets take datagrams again; see `NodeTask.is_blocked`."""
 
 
 class NodeSocket(Protocol):
@@ -106,6 +133,7 @@ class NodeTask:
         relay: how to relay, for a root; one of the worlds has to list it.
         open_sockets: makes the sockets; tests pass their own.
         check: tells if an identity is valid; called in a worker thread, one at a time.
+        make_layer: called with the new node before it starts, for what is to live on it.
     """
 
     def __init__(
@@ -122,9 +150,12 @@ class NodeTask:
             [Sequence[bytes], int, SocketCounters], Sequence[NodeSocket]
         ] = open_udp_sockets,
         check: Callable[[Identity], bool] | None = None,
+        make_layer: Callable[[Node, float], Layer] | None = None,
     ) -> None:
         self.node: Node
-        """Set when the task has started."""
+        """Set by `open`."""
+        self.layer: Layer | None = None
+        """What `make_layer` has made."""
         self.socket_counters = SocketCounters()
         self.messages_dropped = 0
         """USER_MESSAGEs that nobody received in time."""
@@ -142,51 +173,90 @@ class NodeTask:
         self._relay = relay
         self._open_sockets = open_sockets
         self._check = _is_valid if check is None else check
+        self._make_layer = make_layer
         self._sockets: list[NodeSocket] = []
         self._timer_scope: trio.CancelScope | None = None
         self._deadline = inf
         self._work = trio.Event()
         self._online = trio.Event()
         self._blocked = trio.Event()
-        self._to_save: list[World] = []
+        self._to_save: list[Callable[[], None]] = []
         self._save = trio.Event()
         self._collision: bytes | None = None
+        self._checking: Identity | None = None
+        self._is_flushing = False
+        self._is_open = False
         self._to_program, self._messages = trio.open_memory_channel[UserMessageReceived](_MESSAGES)
 
     # running
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Be a node until cancelled; it has started when its sockets are open.
+        """Be a node until cancelled: `open`, `drive` and `close`.
 
         Raises:
-            IdentityError: the identity is invalid, or a root says that it is somebody else's.
-            WireError: a file of the home folder is damaged, no world lists a node that is to
-                relay, or a socket cannot be opened or died.
+            IdentityError: as `open` and `drive`.
+            WireError: as `open` and `drive`.
+        """
+        try:
+            await self.open()
+            task_status.started()
+            await self.drive()
+        finally:
+            await self.close()  # noqa: ASYNC102 - it shields itself, for a limited time
+
+    async def open(self) -> None:
+        """Take the home, the identity, the worlds and the sockets, and start the node.
+
+        Whether or not this succeeds, `close` has to be called.
+
+        Raises:
+            IdentityError: the identity is invalid.
+            WireError: the home is in use, a file of it is damaged, no world lists a node that is to
+                relay, or a socket cannot be opened.
         """
         self._home = None
         if self._home_folder is not None:
             self._home = await trio.to_thread.run_sync(Home, self._home_folder)
+            self._home.lock()
         identity = await self._find_identity()
         worlds, peers = await self._load()
         self._sockets = list(self._open_sockets(self._bind, self._port, self.socket_counters))
+        self._make_node(identity, worlds, peers)
+        self._is_open = True
+
+    async def drive(self) -> None:
+        """Work for the open node until cancelled; one task at a time.
+
+        Raises:
+            IdentityError: a root says that the identity is somebody else's.
+            WireError: a socket died, or a file of the home cannot be written.
+        """
+        async with open_background() as background:
+            for number, _ in enumerate(self._sockets):
+                background.start_soon(self._receive, number)
+            background.start_soon(self._keep_time)
+            background.start_soon(self._check_identities)
+            background.start_soon(self._drain_backlogs)
+            background.start_soon(self._write_files)
+            background.start_soon(self._watch_interfaces)
+            await trio.sleep_forever()
+
+    async def close(self) -> None:
+        """Store what is worth it, for a limited time, and close everything."""
         try:
-            self._make_node(identity, worlds, peers)
-            try:
-                async with open_background() as background:
-                    for number, _ in enumerate(self._sockets):
-                        background.start_soon(self._receive, number)
-                    background.start_soon(self._keep_time)
-                    background.start_soon(self._check_identities)
-                    background.start_soon(self._drain_backlogs)
-                    background.start_soon(self._save_worlds)
-                    background.start_soon(self._watch_interfaces)
-                    task_status.started()
-                    await trio.sleep_forever()
-            finally:
-                await self._save_peers()  # noqa: ASYNC102 - it shields itself, for a limited time
+            if self._is_open and self._home is not None:
+                with trio.move_on_after(_GOODBYE, shield=True):
+                    for write in self._to_save:
+                        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(
+                        self._home.save_peers, self._cached_peers(), abandon_on_cancel=True
+                    )
         finally:
+            self._is_open = False
             for sock in self._sockets:
                 sock.close()
+            if self._home is not None:
+                self._home.unlock()
 
     async def _find_identity(self) -> Identity:
         identity, home = self._identity, self._home
@@ -219,13 +289,6 @@ class NodeTask:
                 await trio.to_thread.run_sync(home.save_world, given)
         return worlds, peers
 
-    async def _save_peers(self) -> None:
-        if self._home is not None:
-            with trio.move_on_after(_GOODBYE, shield=True):
-                await trio.to_thread.run_sync(
-                    self._home.save_peers, self._cached_peers(), abandon_on_cancel=True
-                )
-
     def _make_node(
         self, identity: Identity, worlds: Iterable[World], peers: Iterable[CachedPeer]
     ) -> None:
@@ -243,6 +306,8 @@ class NodeTask:
             node.set_world(world, now)
         if self._relay is not None and not node.topology.is_root:
             raise WireError(f"root {identity}: none of its worlds lists it")
+        if self._make_layer is not None:
+            self.layer = self._make_layer(node, now)
         node.start(now)
         for peer in peers:
             node.add_peer(peer.identity, peer.endpoints, now)
@@ -328,18 +393,43 @@ class NodeTask:
         if self._home is not None:
             await trio.to_thread.run_sync(self._home.save_world, world)
 
+    @property
+    def is_blocked(self) -> bool:
+        """True while datagrams wait because the kernel takes none: send less."""
+        return any(sock.has_backlog for sock in self._sockets)
+
+    def write_later(self, write: Callable[[], None]) -> None:
+        """Call *write* in a worker thread soon, after those that were given before.
+
+        What it raises ends the node.  What has not been written when the node is closed is
+        written then.
+        """
+        self._to_save.append(write)
+        self._save.set()
+
     def flush(self) -> None:
         """Carry out what the node wants: send, tell, check, and come back in time."""
-        node = self.node
-        datagrams = node.datagrams_to_send()
-        if datagrams:
-            self._send(datagrams)
-        for event in node.take_events():
-            self._handle(event)
+        if self._is_flushing:
+            return  # what is handed on below has called back: the loop sees what that did
+        self._is_flushing = True
+        node, layer = self.node, self.layer
+        try:
+            while True:
+                has_news = layer is not None and layer.collect()
+                datagrams = node.datagrams_to_send()
+                if datagrams:
+                    self._send(datagrams)
+                events = node.take_events()
+                for event in events:
+                    self._handle(event)
+                if not (has_news or datagrams or events):
+                    break
+        finally:
+            self._is_flushing = False
         if node.has_validations:
             self._work.set()
-        when = node.next_timer()
-        if when is not None and when < self._deadline and self._timer_scope is not None:
+        when = self._next_timer()
+        if when < self._deadline and self._timer_scope is not None:
             self._deadline = self._timer_scope.deadline = when
 
     # inside
@@ -373,8 +463,8 @@ class NodeTask:
         elif isinstance(event, Offline):
             self._online = trio.Event()
         elif isinstance(event, WorldUpdated):
-            self._to_save.append(event.world)
-            self._save.set()
+            if self._home is not None:
+                self.write_later(partial(self._home.save_world, event.world))
         elif isinstance(event, IdentityCollision):
             self._collision = event.reporter
             self._save.set()
@@ -390,53 +480,67 @@ class NodeTask:
                 node.receive(number, remote, data, now)
             self.flush()
 
+    def _next_timer(self) -> float:
+        when = self.node.next_timer()
+        earliest = inf if when is None else when
+        if self.layer is not None and (when := self.layer.next_timer()) is not None:
+            earliest = min(earliest, when)
+        return earliest
+
     async def _keep_time(self) -> None:
-        node = self.node
+        node, layer = self.node, self.layer
         while True:
-            when = node.next_timer()
-            self._deadline = inf if when is None else when
+            self._deadline = self._next_timer()
             with trio.CancelScope(deadline=self._deadline) as self._timer_scope:
                 await trio.sleep_forever()
-            node.handle_timers(trio.current_time())
+            now = trio.current_time()
+            node.handle_timers(now)
+            if layer is not None:
+                layer.handle_timers(now)
             self.flush()
 
     async def _check_identities(self) -> None:
         """One at a time: the queue in front of this is what bounds the price of strangers."""
         node = self.node
         while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            while (identity := node.next_validation()) is not None:
+            # One whose check was cancelled comes again: the node has given it away.
+            while (identity := self._checking or node.next_validation()) is not None:
+                self._checking = identity
                 is_valid = await self._is_valid(identity)
+                self._checking = None
                 node.identity_checked(identity, trio.current_time(), is_valid=is_valid)
                 self.flush()
+            await self._work.wait()
+            self._work = trio.Event()
 
     async def _is_valid(self, identity: Identity) -> bool:
         return await trio.to_thread.run_sync(self._check, identity, abandon_on_cancel=True)
 
     async def _drain_backlogs(self) -> None:
         while True:
-            await self._blocked.wait()
-            self._blocked = trio.Event()
             for sock in self._sockets:
                 while sock.has_backlog:
                     await sock.wait_writable()
                     sock.send_backlog()
+            if self.layer is not None:
+                self.layer.unblocked()
+                self.flush()
+            await self._blocked.wait()
+            self._blocked = trio.Event()
 
-    async def _save_worlds(self) -> None:
+    async def _write_files(self) -> None:
         """Store updates, and end the node if its identity turns out to be somebody else's."""
         while True:
-            await self._save.wait()
-            self._save = trio.Event()
             if self._collision is not None:
                 raise IdentityError(
                     f"identity {self.node.identity}: root {self._collision.hex()} says that "
                     "another node has this address"
                 )
             while self._to_save:
-                world = self._to_save.pop(0)
-                if self._home is not None:
-                    await trio.to_thread.run_sync(self._home.save_world, world)
+                await trio.to_thread.run_sync(self._to_save[0])
+                del self._to_save[0]  # not before: cancelled, it is written by the next task
+            await self._save.wait()
+            self._save = trio.Event()
 
     async def _watch_interfaces(self) -> None:
         while True:
