@@ -12,6 +12,7 @@ __all__ = [
     "HOP_LIMIT",
     "MAX_FRAGMENTS",
     "MAX_PACKET",
+    "MAX_PAYLOAD",
     "MIN_PROTOCOL",
     "MTU",
     "PATH_ALIVE",
@@ -35,6 +36,7 @@ MIN_PROTOCOL = 4  # older nodes are ignored
 MTU = 1432  # UDP payload without knowing better (17.2)
 MAX_FRAGMENTS = 7
 MAX_PACKET = MTU * MAX_FRAGMENTS  # 10 024 (5.1)
+MAX_PAYLOAD = MAX_PACKET - 28  # behind the verb
 HOP_LIMIT = 3  # a relay passes on packets with fewer hops than this (18.4)
 
 TICK = 5.0
