@@ -6,8 +6,9 @@
                   +- kernel bridge - cable0 - user-space bridge - cable1 - Linux
     Linux --------+
 
-Both use the same user-space bridge (`tests.kernel.bridge`) with the same seed and the same faults
-in both directions, and Linux uses CUBIC, as we do.
+Three transfers make one row of the table: Linux to Linux, zttrio to Linux, Linux to zttrio.  They
+run side by side, each over a cable of its own (`tests.kernel.bridge`) with the same seed and the
+same faults, so that a busy minute of the machine is one for all three.  Linux uses CUBIC, as we do.
 """
 
 from __future__ import annotations
@@ -17,175 +18,298 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from tests.kernel.bridge import bridging, rate_limited
 from zttrio.wire.link import Link
 
-from .__main__ import progress, terminate
+from .__main__ import terminate
 from .report import machine
-from .rows import Failed, Row, measure
+from .rows import Failed
 from .topology import ip, run, up, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parents[1]
 LINUX, OURS, PEER = "198.18.5.1", "198.18.5.2", "198.18.5.3"
-RATE = 4e6  # octets a second; what a Python bridge carries without being the limit itself
-QUICK_SECONDS = 2.0
+KINDS = ("linux", "send", "receive")
+RATE = 2.5e6  # octets a second; what three Python bridges carry without being the limit themselves
+GRACE = 30.0  # seconds for a process to start and to end, beside its work; arbitrary
+PATIENCE = 20.0  # the queue of the slowest sender may take so many times as long as it was filled
+SLOW = 0.05  # from this loss on a cable carries so little that more of them go side by side
+MORE = 3  # so many times as many, and for so many times as long
+GOOD = Link()
+Sample = dict[str, Any]
 
 
 @attrs.frozen
 class Case:
-    """What is between the two ends, in both directions, and how long the way there and back is."""
+    """What is between the two ends.
+
+    Attributes:
+        name: for the table.
+        rtt: how long the way there and back is, in seconds.
+        data: what happens to frames on the way of the data.
+        acks: the same for the way of the ACKs.
+    """
 
     name: str
     rtt: float
-    link: Link
+    data: Link = GOOD
+    acks: Link = GOOD
 
-    def cable(self) -> Link:
-        return rate_limited(attrs.evolve(self.link, delay=self.rtt / 2), RATE, self.rtt)
-
-
-CASES = [
-    Case(f"{loss:.1%} loss, {rtt * 1000:g} ms", rtt, Link(loss=loss))
-    for rtt in (0.05, 0.2)
-    for loss in (0.0, 0.001, 0.01, 0.05, 0.1)
-]
-CASES += [
-    Case(f"20% reordered, {rtt * 1000:g} ms", rtt, Link(reorder=0.2, reorder_delay=rtt / 10))
-    for rtt in (0.05, 0.2)
-]
+    @property
+    def is_slow(self) -> bool:
+        return self.data.loss >= SLOW
 
 
-@contextmanager
-def open_ends() -> Iterator[list[Row]]:
-    """Make the two namespaces and everything in them but the cable; the rows to measure."""
-    a, b = (f"zttrio-loss-{os.getpid()}-{side}" for side in "ab")
-    with ExitStack() as stack:
-        for netns in (a, b):
+def cases() -> list[Case]:
+    found = []
+    for rtt in (0.05, 0.2):
+        path = f"{rtt * 1000:g} ms"
+        shuffled = Link(reorder=0.2, reorder_delay=rtt / 10)
+        found += [
+            Case(f"{path}", rtt),
+            Case(f"{path}, 20% of the data late", rtt, shuffled),
+            Case(f"{path}, 20% late both ways", rtt, shuffled, shuffled),
+        ]
+        for loss in (0.001, 0.01, 0.05, 0.1):
+            bad = Link(loss=loss)
+            found += [
+                Case(f"{path}, {loss:.1%} of the data lost", rtt, bad),
+                Case(f"{path}, {loss:.1%} of the ACKs lost", rtt, GOOD, bad),
+                Case(f"{path}, {loss:.1%} lost both ways", rtt, bad, bad),
+            ]
+    return found
+
+
+class Ends:
+    """Two namespaces and everything in them but the cable, for one transfer at a time."""
+
+    def __init__(self, number: int, stack: ExitStack) -> None:
+        self.a, self.b = (f"zttrio-loss-{os.getpid()}-{number}{side}" for side in "ab")
+        for netns in (self.a, self.b):
             ip("netns", "add", netns)
             stack.callback(ip, "netns", "del", netns)
             for name in ("net.ipv6.conf.all.disable_ipv6", "net.ipv4.tcp_no_metrics_save"):
                 run("ip", "netns", "exec", netns, "sysctl", "-qw", f"{name}=1")
-        ip("-n", a, "link", "add", "switch", "type", "bridge", "mcast_snooping", "0")
-        for netns, device in ((a, "tap7"), (a, "cable0"), (b, "cable1")):
+        ip("-n", self.a, "link", "add", "switch", "type", "bridge", "mcast_snooping", "0")
+        for netns, device in ((self.a, "tap7"), (self.a, "cable0"), (self.b, "cable1")):
             ip("-n", netns, "tuntap", "add", "dev", device, "mode", "tap")
             ip("-n", netns, "link", "set", device, "txqueuelen", "20000")
         for device in ("tap7", "cable0"):
-            ip("-n", a, "link", "set", device, "master", "switch", "up")
-        up(a, "switch", LINUX)
-        up(b, "cable1", PEER)
-        for netns, device in ((a, "switch"), (b, "cable1")):
+            ip("-n", self.a, "link", "set", device, "master", "switch", "up")
+        up(self.a, "switch", LINUX)
+        up(self.b, "cable1", PEER)
+        for netns, device in ((self.a, "switch"), (self.b, "cable1")):
             # The way to choose that works in every namespace.
             route = ("198.18.5.0/24", "dev", device, "congctl", "cubic")
             ip("-n", netns, "route", "replace", *route)
-        peer = ("--transport", "kernel", "--host", PEER)
-        ours = ("--transport", "tap", "--tap", "tap7", "--address", f"{OURS}/24", "--host")
-        yield [
-            Row("linux", "Linux to Linux", peer, peer, b, a),
-            Row("send", "zttrio to Linux", peer, (*ours, PEER), b, a),
-            Row(
-                "receive",
-                "Linux to zttrio",
-                (*ours, OURS),
-                ("--transport", "kernel", "--host", OURS),
-                a,
-                b,
-            ),
-        ]
+
+    def transfer(self, kind: str, case: Case, number: int, options: argparse.Namespace) -> Sample:
+        """Measure once; what both ends said, and the rate in octets a second.
+
+        Raises:
+            Failed: a process failed, took too long, or got other octets than were sent.
+        """
+        seconds = options.seconds * (MORE if case.is_slow else 1)
+        size = ["--octets", str(options.octets)] if options.octets else ["--seconds", str(seconds)]
+        limit = GRACE + (options.limit if options.octets else PATIENCE * seconds)
+        ours = ("--tap", "tap7", "--address", f"{OURS}/24")
+        data, acks = (
+            rate_limited(attrs.evolve(link, delay=case.rtt / 2), options.rate, case.rtt)
+            for link in (case.data, case.acks)
+        )
+        if kind == "receive":
+            source, target, host = self.b, self.a, OURS
+            forth, back = acks, data
+        else:
+            source, target, host = self.a, self.b, PEER
+            forth, back = data, acks
+        try:
+            with (
+                bridging(
+                    "cable0",
+                    "cable1",
+                    seed=number,
+                    forth=forth,
+                    back=back,
+                    left_netns=self.a,
+                    right_netns=self.b,
+                ),
+                End(target, "--listen", "--host", host, *(ours if kind == "receive" else ())) as to,
+            ):
+                to.wait_ready()
+                sender = ("--host", host, *(ours if kind == "send" else ()), *size)
+                with End(source, *sender, "--seed", f"{number}") as of:
+                    sent, received = of.result(limit), to.result(GRACE)
+        except RuntimeError as exc:
+            raise Failed(str(exc)) from exc
+        if (sent["octets"], sent["digest"]) != (received["octets"], received["digest"]):
+            raise Failed(f"{sent['octets']} octets sent, {received['octets']} others received")
+        return {
+            "rate": received["rate"],
+            "octets": received["octets"],
+            "sender": sent["counters"],
+            "receiver": received["counters"],
+        }
 
 
-def goodput(row: Row, case: Case, seed: int, seconds: float) -> float:
-    """Octets per second that arrived in order, measured once.
+class End:
+    """A running `benchmarks.transfer` process, killed at the end of the block at the latest."""
 
-    Raises:
-        Failed: a process failed or took too long.
-    """
-    netns = {name[-1]: name for name in (row.listener_netns, row.connector_netns) if name}
-    cable = case.cable()
-    try:
-        with bridging(
-            "cable0",
-            "cable1",
-            seed=seed,
-            forth=cable,
-            back=cable,
-            left_netns=netns["a"],
-            right_netns=netns["b"],
-        ):
-            return measure(row, "bulk", seconds).value
-    except RuntimeError as exc:
-        raise Failed(str(exc)) from exc
+    def __init__(self, netns: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", netns, sys.executable, "-m", "benchmarks.transfer", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wait_ready(self) -> None:
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise Failed(self._process.communicate()[1].strip() or "ended without a word")
+
+    def result(self, limit: float) -> dict[str, Any]:
+        try:
+            output, errors = self._process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired as exc:
+            raise Failed(f"no end after {limit:g} s") from exc
+        if self._process.returncode:
+            raise Failed(errors.strip() or f"exit code {self._process.returncode}")
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return result
 
 
-Results = dict[str, dict[str, list[float]]]
+class Board:
+    """Runs transfers side by side, and keeps what they gave."""
+
+    def __init__(self, options: argparse.Namespace, count: int) -> None:
+        self.options = options
+        self.results: dict[str, list[dict[str, Sample]]] = {}
+        self.failures: list[str] = []
+        self._free: SimpleQueue[Ends] = SimpleQueue()
+        self._stack = ExitStack()
+        self._count = count
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        with self._stack:
+            for number in range(self._count):
+                self._free.put(Ends(number, self._stack))
+            yield
+
+    def measure(self, chosen: list[Case], jobs: int) -> None:
+        """Every round of every case, *jobs* transfers at a time."""
+        with ThreadPoolExecutor(jobs) as pool:
+            rounds = [
+                (case, number, [pool.submit(self._one, kind, case, number) for kind in KINDS])
+                for number in range(1, self.options.rounds + 1)
+                for case in chosen
+            ]
+            for case, number, futures in rounds:
+                samples = [future.result() for future in futures]
+                for kind, sample in zip(KINDS, samples, strict=True):
+                    if isinstance(sample, str):  # a round counts as a whole
+                        self.failures.append(f"{case.name}, {kind}, round {number}: {sample}")
+                found = {
+                    kind: sample
+                    for kind, sample in zip(KINDS, samples, strict=True)
+                    if not isinstance(sample, str)
+                }
+                if len(found) == len(KINDS):
+                    self.results.setdefault(case.name, []).append(found)
+                    print(line(f"{case.name} ({number})", [found]), flush=True)
+
+    def _one(self, kind: str, case: Case, number: int) -> Sample | str:
+        ends = self._free.get()
+        try:
+            return ends.transfer(kind, case, number, self.options)
+        except Failed as exc:
+            return str(exc)
+        finally:
+            self._free.put(ends)
 
 
-def ratios(found: dict[str, list[float]], key: str) -> list[float]:
-    """What each round gave in comparison with Linux to Linux in the same round."""
-    return [ours / linux for ours, linux in zip(found[key], found["linux"], strict=True)]
+def line(name: str, rounds: list[dict[str, Sample]]) -> str:
+    """Medians of *rounds*; the ratios are those of each round."""
+    rates = {kind: [found[kind]["rate"] for found in rounds] for kind in KINDS}
+    text = f"{name:<38}{statistics.median(rates['linux']) / 1e6:>8.3f}"
+    for kind in ("send", "receive"):
+        ratios = [mine / linux for mine, linux in zip(rates[kind], rates["linux"], strict=True)]
+        text += f"{statistics.median(rates[kind]) / 1e6:>10.3f}{statistics.median(ratios):>7.2f}"
+        # Where chance weighs more than any TCP: all that arrived in all rounds, too.
+        text += f"{sum(rates[kind]) / sum(rates['linux']):>7.2f}"
+    return text
 
 
-def table(results: Results, facts: dict[str, Any], rounds: int, seconds: float) -> str:
-    lines = [
-        f"zttrio {facts['zttrio']}, {facts['python']}, {facts['kernel']}, load {facts['load']}",
-        f"goodput in MB/s; medians of {rounds} rounds of {seconds:g} s; ratios to Linux to Linux",
-        "",
-        f"{'both ways':<26}{'Linux':>9}{'we send':>12}{'ratio':>8}{'we receive':>14}{'ratio':>8}",
-    ]
-    for name, found in results.items():
-        cells = f"{name:<26}{statistics.median(found['linux']) / 1e6:>9.3f}"
-        for key, width in (("send", 12), ("receive", 14)):
-            cells += f"{statistics.median(found[key]) / 1e6:>{width}.3f}"
-            cells += f"{statistics.median(ratios(found, key)):>8.2f}"
-        lines.append(cells)
-    return "\n".join(lines)
+def head() -> str:
+    return (
+        f"{'':<38}{'Linux':>8}{'we send':>10}{'ratio':>7}{'mean':>7}"
+        f"{'receive':>10}{'ratio':>7}{'mean':>7}"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loss", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="per measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="per transfer")
+    parser.add_argument("--octets", type=int, default=0, help="per transfer, instead")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds for so many octets")
     parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
+    parser.add_argument("--jobs", type=int, default=3, help="transfers at a time")
+    parser.add_argument("--rate", type=float, default=RATE, help="octets a second of the cable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--case", action="append", help="only cases whose name begins so")
+    parser.add_argument("--case", action="append", help="only cases with this in their name")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.seconds = 1, QUICK_SECONDS
+        options.rounds, options.seconds = 1, 1.0
     if obstacle := why_not():
         parser.error(f"this needs network namespaces and TAP devices: {obstacle}")
-    cases = [case for case in CASES if case.name.startswith(tuple(options.case or [""]))]
-    if not cases:
-        parser.error(f"no such case; there are: {'; '.join(case.name for case in CASES)}")
+    chosen = [case for case in cases() if any(part in case.name for part in options.case or [""])]
+    if not chosen:
+        parser.error(f"no such case; there are: {'; '.join(case.name for case in cases())}")
     signal.signal(signal.SIGTERM, terminate)  # so that the namespaces are removed
     facts = machine()
-    results: Results = {}
-    failures = []
-    with open_ends() as rows:
-        for number in range(1, options.rounds + 1):
-            for case in cases:
-                progress(f"round {number} of {options.rounds}: {case.name}")
-                try:
-                    round_ = {row.key: goodput(row, case, number, options.seconds) for row in rows}
-                except Failed as exc:  # a round counts as a whole
-                    failures.append(f"{case.name}, round {number}: {exc}")
-                    continue
-                for key, value in round_.items():
-                    results.setdefault(case.name, {}).setdefault(key, []).append(value)
-    progress("")
-    print(table(results, facts, options.rounds, options.seconds))
-    for failure in failures:
+    slow = [case for case in chosen if case.is_slow]
+    fast = [case for case in chosen if not case.is_slow]
+    print(f"zttrio {facts['zttrio']}, {facts['python']}, {facts['kernel']}, load {facts['load']}")
+    size = f"{options.octets} octets" if options.octets else f"{options.seconds:g} s"
+    print(f"goodput in MB/s, {size} a transfer; ratio: median of each round's ratio to Linux")
+    print(f"to Linux; mean: ratio of the means; every octet compared by SHA-256\n\n{head()}")
+    board = Board(options, options.jobs * (MORE if slow else 1))
+    with board.open():
+        board.measure(fast, options.jobs)
+        board.measure(slow, options.jobs * MORE)
+    print(f"\nmedians of {options.rounds} rounds\n{head()}")
+    for case in chosen:
+        if case.name in board.results:
+            print(line(case.name, board.results[case.name]))
+    for failure in board.failures:
         print(failure, file=sys.stderr)
     if options.json:
-        text = json.dumps({"schema": 1, "machine": facts, "octets_per_second": results}, indent=2)
+        text = json.dumps({"schema": 2, "machine": facts, "rounds": board.results}, indent=2)
         options.json.write_text(text + "\n", encoding="utf-8")
-    return 1 if failures else 0
+    return 1 if board.failures else 0
 
 
 if __name__ == "__main__":
