@@ -72,10 +72,6 @@ async def test_a_connection_that_became_a_socket_shows_the_same(host: Host, grou
     assert output.splitlines() == await on_the_kernel(group)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="known race: a reset (SO_LINGER 0) may overtake what was written right before the close",
-)
 async def test_without_residues_a_reset_is_still_told(
     segment: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -361,6 +361,27 @@ async def test_linger_zero_is_a_reset(client: Client) -> None:
         await caller.receive()
 
 
+@pytest.mark.parametrize("reason", ["linger", "unread"])
+async def test_a_reset_does_not_overtake_what_was_written_before_it(
+    client: Client, reason: str
+) -> None:
+    _, caller, accepted = await connected(client)
+    if reason == "linger":
+        linger = struct.pack("ii", 1, 0)
+        fields = {"a": socket.SOL_SOCKET, "b": socket.SO_LINGER, "payload": linger}
+        assert (await accepted.ask(rpc.OP_SETSOCKOPT, **fields)).ret == 0
+    else:
+        await caller.send_all(b"unread")
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(accepted.end)
+    accepted.end.send(b"last words")  # the service sees both at once
+    accepted.end.close()
+    await settle(caller, "201d")
+    assert caller.end.recv(100) == b"last words"
+    with pytest.raises(ConnectionResetError):
+        caller.end.recv(100)
+
+
 async def test_data_comes_before_the_reset_that_followed_it(client: Client) -> None:
     _, caller, accepted = await connected(client)
     await caller.send_all(b"unread")

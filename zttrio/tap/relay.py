@@ -24,6 +24,7 @@ __all__ = ["Relay"]
 
 CHUNK = 1 << 17  # octets taken from the stack at once; more gains nothing
 ROUNDS = 16  # chunks in each direction before other tasks get their turn; arbitrary
+LAST_WORDS = 64  # segments sent in front of a reset at most; arbitrary
 
 
 class Relay:
@@ -90,7 +91,8 @@ class Relay:
             self._down(now)
         wants_room = False
         if not self.failure and not self.tcp.error and self.tcp.state != CLOSED:
-            wants_room = self._up(now, program_finished=program_finished)
+            # With the program gone `let_go` decides how to end: a FIN cannot be taken back.
+            wants_room = self._up(now, program_finished=program_finished and not is_gone)
         wanted = ERR | CLOSE
         if not self.is_blocked:
             wanted |= RD
@@ -181,7 +183,11 @@ class Relay:
     def let_go(self) -> None:
         """The program has closed its end, and the stack has what it sent: end as Linux does."""
         now = trio.current_time()
-        if self.is_unread:
-            self.tcp.abort(now)  # RFC 2525 2.17
+        tcp = self.tcp
+        if self.is_unread or tcp.options.linger == 0:
+            # A kernel has sent by now what was written before the close, as far as the windows
+            # allow; a reset throws away only the rest.
+            tcp.transmit(now, LAST_WORDS)
+            tcp.abort(now)  # RFC 2525 2.17
         else:
-            self.tcp.close(now)
+            tcp.close(now)
