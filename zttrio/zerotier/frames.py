@@ -72,7 +72,7 @@ _EXT_TAIL = struct.Struct("!6s6sH")
 _EXT = struct.Struct("!QB6s6sH")
 _LIKE = struct.Struct("!Q6sI")
 _REQUEST = struct.Struct("!QH")
-_HELD = struct.Struct("!QQ")
+_HELD = struct.Struct("!Qq")
 _GATHER = struct.Struct("!QB6sII")
 _RESULTS = struct.Struct("!IH")
 _MULTICAST_TAIL = struct.Struct("!6sIH")
@@ -170,6 +170,7 @@ class ExtFrame:
             raise HeaderError(f"EXT_FRAME: only {len(payload)} octets")
         network_id, flags = _EXT_HEAD.unpack_from(payload)
         membership, at = _parse_membership(payload, _EXT_HEAD.size, flags)
+        flags &= ~_MEMBERSHIP_INSIDE
         end = at + _EXT_TAIL.size
         if end > len(payload):
             raise HeaderError(f"EXT_FRAME: truncated at {len(payload)} octets")

@@ -173,10 +173,13 @@ def cut(
 @attrs.define
 class _Update:
     total: int
+    received: int = 0
     pieces: dict[bytes, Piece] = attrs.field(factory=dict)
 
     def content(self) -> bytes | None:
         """The whole dictionary, if every octet of it is there."""
+        if self.received < self.total:
+            return None
         end = 0
         for piece in sorted(self.pieces.values(), key=lambda piece: piece.position):
             if piece.position > end:
@@ -241,6 +244,7 @@ class Assembler:
             self.refused += 1
             return None
         update.pieces[_key(piece)] = piece
+        update.received += len(piece.data)
         content = update.content()
         if content is not None:
             del self._unfinished[update_id]
