@@ -5,20 +5,69 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+    from ipaddress import (
+        IPv4Address,
+        IPv4Interface,
+        IPv4Network,
+        IPv6Address,
+        IPv6Interface,
+        IPv6Network,
+    )
 
     import trio
 
+    from .errors import JoinError
     from .header.frame import Frame
 
-__all__ = ["Instrument", "Wire", "WirePort"]
+__all__ = ["Instrument", "ManagedRoute", "Settings", "Wire", "WirePort"]
+
+
+@attrs.frozen
+class ManagedRoute:
+    """A route that the wire's network wants us to have.
+
+    Attributes:
+        prefix: where it leads.
+        gateway: the next hop, of the same family, or None if *prefix* is on the wire.
+        metric: of two routes with one prefix the lower is taken.
+    """
+
+    prefix: IPv4Network | IPv6Network
+    gateway: IPv4Address | IPv6Address | None = None
+    metric: int = 0
+
+    def __str__(self) -> str:
+        return str(self.prefix) if self.gateway is None else f"{self.prefix} via {self.gateway}"
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that a wire's network wants of the stack; what is not in it goes away.
+
+    Attributes:
+        addresses: our own, with their prefix lengths.
+        routes: beside those that follow from the addresses.
+        mtu: octets of the largest IP packet, 0 to leave it as it is.
+        dns_domain: of the names that *dns_servers* know.
+        dns_servers: their addresses; nothing here asks them yet, programs may.
+    """
+
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    routes: tuple[ManagedRoute, ...] = ()
+    mtu: int = 0
+    dns_domain: str = ""
+    dns_servers: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 class WirePort(Protocol):
     """The network's end of the cable: what a wire calls while it runs.
 
-    Both methods are synchronous and never raise.
+    The methods are synchronous and never raise.
     """
 
     def deliver(self, frames: list[Frame]) -> None:
@@ -31,6 +80,16 @@ class WirePort(Protocol):
     def send_ready(self) -> None:
         """Say that `Wire.send` accepts frames again after it accepted fewer than it was given."""
 
+    def configure(self, settings: Settings) -> None:
+        """Give the stack the addresses, routes and MTU that the wire's network wants.
+
+        Only what differs from the last call is changed, so connections live on.  What the user
+        has given stays, and what no host can have is left out and counted.
+        """
+
+    def failure_changed(self) -> None:
+        """Say that `Wire.failure` is another one, or gone."""
+
 
 class Wire(ABC):
     """Where Ethernet frames come from and go to.
@@ -40,7 +99,8 @@ class Wire(ABC):
     Attributes:
         name: what people call it, for messages and `Network.status`.
         mac: the six octets of the hardware address that frames to us carry.
-        mtu: the largest IP packet in octets (without the Ethernet header).
+        mtu: the largest IP packet in octets (without the Ethernet header), as the wire starts;
+            `WirePort.configure` may change it.
         max_segment: octets of TCP payload that one frame may carry under one header when it has a
             `Frame.gso_size`; 0 if the wire wants plain frames only.
         checksum_offload: True if `send` takes frames with CHECKSUM_PARTIAL.
@@ -49,6 +109,10 @@ class Wire(ABC):
         ipv6_prefix: with `configures_addresses`, 16 octets of the /64 that the wire's stations
             choose IPv6 addresses in, or None.
         has_unique_macs: True if the wire sees to it that no two stations have the same *mac*.
+        configures: True if addresses and routes come by `WirePort.configure`.  A Network is online
+            only after the first call then, and listens to no router's advertisements.
+        preferred_packet: octets of the largest IP packet that TCP should send, 0 for *mtu*.
+        failure: why the wire's network does not let us in at the moment, or None.
     """
 
     name: str
@@ -59,6 +123,9 @@ class Wire(ABC):
     configures_addresses: bool = False
     ipv6_prefix: bytes | None = None
     has_unique_macs: bool = False
+    configures: bool = False
+    preferred_packet: int = 0
+    failure: JoinError | None = None
 
     @abstractmethod
     async def run(self, port: WirePort, *, task_status: trio.TaskStatus[None] = ...) -> None:
@@ -78,6 +145,16 @@ class Wire(ABC):
         Never blocks and never raises.  Frames that were not taken stay with the caller, who
         offers them again after `WirePort.send_ready`.  A frame that can never be sent is taken,
         dropped and counted.
+        """
+
+    def follow(self, addresses: AbstractSet[bytes], macs: AbstractSet[bytes]) -> None:
+        """Learn what the stack listens to, whenever that changes; for wires that have to know.
+
+        Must not call back.
+
+        Args:
+            addresses: its own IP addresses, packed.
+            macs: the hardware addresses of groups whose frames are for it, broadcast among them.
         """
 
     def counters(self) -> dict[str, int]:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .abc import Wire
 from .errors import WireError
 from .stack import events
+from .stack.managed import ManagedSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .abc import Instrument, Wire
+    from .abc import Instrument, Settings
     from .header.frame import Frame
     from .stack.stack import Stack
 
@@ -110,12 +112,14 @@ class Driver:
         ring_drops: frames lost because the stack was behind.
         failure: what ended the wire, None while it lives.
         sockets: the waiters of every open socket, to be woken when the network goes away.
+        managed: what the wire has set on the stack.
     """
 
     def __init__(
         self, wire: Wire, *, ring_size: int, instruments: Sequence[Instrument] = ()
     ) -> None:
         self.stack: Stack
+        self.managed: ManagedSettings
         self.ring_drops = 0
         self.failure: BaseException | None = None
         self.is_closed = False
@@ -133,10 +137,17 @@ class Driver:
         self._timer_scope: trio.CancelScope | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self.sockets: set[Waiters] = set()
+        self._settings: Settings | None = None  # that came before there was a stack
+        # Few wires care what the stack listens to; None is never a stack's set.
+        self._is_followed = type(wire).follow is not Wire.follow
+        self._followed: tuple[object, object] = (None, None)
 
     def attach(self, stack: Stack) -> None:
         """Give the driver its stack, once the wire has told its address and MTU."""
         self.stack = stack
+        self.managed = ManagedSettings(stack)
+        if self._settings is not None:
+            self.managed.apply(self._settings, trio.current_time())
 
     def add_instrument(self, instrument: Instrument) -> None:
         """Show *instrument* every burst from now on."""
@@ -177,6 +188,20 @@ class Driver:
         if self._wire_is_full:
             self._wire_is_full = False
             self.flush()
+
+    def configure(self, settings: Settings) -> None:
+        """Let the stack have what the wire's network wants."""
+        if self.is_closed:
+            return
+        if not hasattr(self, "stack"):
+            self._settings = settings
+            return
+        self.managed.apply(settings, trio.current_time())
+        self.flush()
+
+    def failure_changed(self) -> None:
+        """Let those who wait look at the wire's failure."""
+        self._changed.unpark_all()
 
     # the tasks
 
@@ -276,6 +301,12 @@ class Driver:
                 for instrument in self._instruments:
                     instrument.frames_sent(frames, now)
             self._dispatch_events()
+            if self._is_followed:
+                stack = self.stack
+                listening = (stack.addresses.ours, stack.groups.macs)
+                if listening != self._followed:
+                    self._followed = listening
+                    self._wire.follow(*listening)
         finally:
             self._is_flushing = False
         if not self._wire_is_full and self._room:

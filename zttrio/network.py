@@ -10,6 +10,7 @@ from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import attrs
 import trio
 
 from . import dispatch
@@ -106,13 +107,17 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             stack.callback(self._driver.close)
             await background.start(self._driver.run_wire)
             wire = self._wire
+            config = self.config
+            if wire.configures:  # a member must not give the others addresses and routes
+                config = attrs.evolve(config, accept_router_advertisements=False)
             network_stack = Stack(
                 mac=wire.mac,
                 mtu=wire.mtu,
                 rng=self._rng,
-                config=self.config,
+                config=config,
                 max_segment=wire.max_segment,
                 checksum_offload=wire.checksum_offload,
+                preferred_packet=wire.preferred_packet,
                 has_unique_mac=wire.has_unique_macs,
             )
             self._driver.attach(network_stack)
@@ -208,11 +213,16 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         Raises:
             OSError: ENETDOWN, the Network was left or its wire died.
             LocalError: the Network is not open.
+            AccessDenied: the network's controller has not let us in; it may later on, so this may
+                be called again.
+            NetworkNotFound: the controller does not know this network.
         """
         self._check_open()
         await trio.lowlevel.checkpoint()
         while not self._is_online():
             self._driver.check()
+            if self._wire.failure is not None:
+                raise self._wire.failure
             await self._driver.wait_changed()
         return self._interfaces()
 
@@ -220,6 +230,8 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """An address is ours; a link-local one counts only if that is what we asked for."""
         if self._claim is not None:
             return self._claim.state in (ANNOUNCING, BOUND)
+        if self._wire.configures and self._driver.managed.current is None:
+            return False
         return any(not interface.ip.is_link_local for interface in self._driver.stack.addresses)
 
     def _interfaces(self) -> tuple[Interface, ...]:
@@ -409,6 +421,8 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         path: str | os.PathLike[str] | None = None,
         *,
         policy: Policy | None = None,
+        network: str = "host",
+        say: Callable[[str], None] = service.warn,
         task_status: trio.TaskStatus[service.TapService] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Give sockets of this network to programs that are started elsewhere; never returns.
@@ -419,6 +433,8 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         Args:
             path: of the service's socket, in a folder of mode 0700 (made if it is not there).
             policy: as for `run_process`.
+            network: what ``zttrio run --network`` calls it, if *path* is None.
+            say: tells the user what was blocked, each thing once; a logger by default.
             task_status: see `trio.Nursery.start`.
 
         Raises:
@@ -429,8 +445,10 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             self._driver,
             self._resolver,
             name=self.name,
+            network=network,
             path=path,
             policy=policy,
+            say=say,
             task_status=task_status,
         )
 
@@ -537,13 +555,18 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """A snapshot of everything that is open here; prints readably."""
         self._check_open()
         stack, wire, driver = self._driver.stack, self._wire, self._driver
-        counters = {**stack.counters.as_dict(), **wire.counters(), "ring_drops": driver.ring_drops}
+        counters = {
+            **stack.counters.as_dict(),
+            **wire.counters(),
+            "ring_drops": driver.ring_drops,
+            "settings_refused": driver.managed.refused,
+        }
         background = self._background
         return Status(
             name=self.name,
             wire=wire.name,
             mac=mac_text(wire.mac),
-            mtu=wire.mtu,
+            mtu=stack.ip.mtus[4],
             addresses=tuple(map(str, self._interfaces())),
             connections=tuple(
                 ConnectionStatus(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +65,24 @@ async def test_a_program_started_elsewhere_finds_the_service(cable: Path, tmp_pa
         )
         assert done.stdout == b"you said hello"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_service_has_a_name_and_says_what_it_blocked(
+    cable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    said: list[str] = []
+    program = "import socket; socket.socket().connect_ex(('203.0.113.9', 80))"
+    async with Network(wire=HostSegment(cable)) as net, trio.open_nursery() as nursery:
+        await net.wait_online()
+        tap = await nursery.start(partial(net.serve_tap, network="lan", say=said.append))
+        assert tap.address == str(tmp_path / "zttrio" / "nc_lan")
+        await trio.run_process(
+            [sys.executable, "-c", program], env=preload.environment(tap.address)
+        )
+        nursery.cancel_scope.cancel()
+    assert len(said) == 1
+    assert "203.0.113.9" in said[0]
 
 
 async def test_failures_leave_as_themselves(cable: Path) -> None:

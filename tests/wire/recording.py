@@ -13,7 +13,7 @@ from zttrio.header.frame import Frame
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from zttrio.abc import Wire
+    from zttrio.abc import Settings, Wire
 
 BROADCAST = b"\xff" * 6
 ETHERTYPE = b"\x88\xb5"  # IEEE 802 local experimental
@@ -26,6 +26,8 @@ class RecordingPort:
         self.bursts: list[list[Frame]] = []
         self.times: list[float] = []
         self.ready = 0
+        self.settings: list[Settings] = []
+        self.failures = 0
         self._changed = trio.lowlevel.ParkingLot()
 
     def deliver(self, frames: list[Frame]) -> None:
@@ -35,6 +37,14 @@ class RecordingPort:
 
     def send_ready(self) -> None:
         self.ready += 1
+        self._changed.unpark_all()
+
+    def configure(self, settings: Settings) -> None:
+        self.settings.append(settings)
+        self._changed.unpark_all()
+
+    def failure_changed(self) -> None:
+        self.failures += 1
         self._changed.unpark_all()
 
     @property

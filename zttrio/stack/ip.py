@@ -67,6 +67,7 @@ class Ip:
         mtu: octets of the largest packet on the wire.
         max_segment: octets of TCP payload that the wire takes under one header, or 0.
         checksum_offload: the wire takes CHECKSUM_PARTIAL.
+        preferred_packet: octets of the largest packet that TCP sends on the wire, 0 for *mtu*.
         addresses: what is ours.
         routes: where packets go.
         groups: which multicast packets come back to us.
@@ -93,6 +94,7 @@ class Ip:
         mtu: int,
         max_segment: int,
         checksum_offload: bool,
+        preferred_packet: int,
         addresses: Addresses,
         routes: Routes,
         groups: Groups,
@@ -111,6 +113,7 @@ class Ip:
             max_segment, LOOPBACK_MTU - ipv4.LENGTH - _MAX_TRANSPORT_HEADER if max_segment else 0
         )
         self._needs_checksum = not checksum_offload
+        self._preferred = preferred_packet
         self._addresses = addresses
         self._routes = routes
         self._groups = groups
@@ -176,6 +179,13 @@ class Ip:
     def path_mtu(self, destination: bytes) -> int:
         """Octets of the largest packet to *destination*, as far as is known."""
         return self.path(destination).mtu
+
+    def segment_mtu(self, destination: bytes) -> int:
+        """Octets of the largest packet to *destination* that TCP should send."""
+        path = self.path(destination)
+        if self._preferred and path.kind == UNICAST:
+            return min(path.mtu, self._preferred)
+        return path.mtu
 
     def needs_checksum(self, destination: bytes) -> bool:
         """False if a transport may leave its checksum CHECKSUM_PARTIAL.

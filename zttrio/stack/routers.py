@@ -159,6 +159,10 @@ class Routers:
         self.source = b""
         self._link_mtu = ip.mtus[16]
 
+    def set_link_mtu(self, mtu: int) -> None:
+        """Believe routers that name up to *mtu* octets from now on; see `Stack.set_mtu`."""
+        self._link_mtu = mtu
+
     def start(self, now: float) -> None:
         """Look for routers (RFC 4861 6.3.7)."""
         if self._is_listening:

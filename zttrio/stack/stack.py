@@ -40,6 +40,7 @@ from .mld import Mld
 from .nd import NeighborDiscovery
 from .neighbor import Neighbors
 from .packet import Packet
+from .path import MIN_MTU
 from .ports import Ports
 from .reassembly import Reassembly
 from .route import Route, Routes
@@ -76,6 +77,7 @@ class Stack:
         config: every number that can be turned.
         max_segment: octets of TCP payload the wire takes under one header, 0 for plain segments.
         checksum_offload: the wire finishes transport checksums (CHECKSUM_PARTIAL).
+        preferred_packet: octets of the largest packet that TCP sends, 0 for *mtu*.
         network: what the network calls itself, if it does: we have other IPv6 addresses elsewhere.
         secret: makes our IPv6 addresses the same at every start (RFC 7217), and hard to guess; by
             default they are new ones each time.
@@ -102,6 +104,7 @@ class Stack:
         config: Config | None = None,
         max_segment: int = 0,
         checksum_offload: bool = False,
+        preferred_packet: int = 0,
         network: bytes = b"",
         secret: bytes | None = None,
         has_unique_mac: bool = False,
@@ -125,6 +128,7 @@ class Stack:
             mtu=mtu,
             max_segment=max_segment,
             checksum_offload=checksum_offload,
+            preferred_packet=preferred_packet,
             addresses=self.addresses,
             routes=self.routes,
             groups=self.groups,
@@ -291,6 +295,22 @@ class Stack:
             KeyError: there is no such route.
         """
         self.routes.remove(route)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Send packets of up to *mtu* octets from now on.
+
+        Connections that send larger ones cut what they have, as for a path that has become
+        narrower.
+
+        Raises:
+            ValueError: below IPv4's 68 octets, or IPv6's 1280 if we take part in that.
+        """
+        smallest = MIN_MTU[16] if self.has_ipv6 else MIN_MTU[4]
+        if mtu < smallest:
+            raise ValueError(f"MTU {mtu}: needs {smallest} octets")
+        self.ip.mtus.update({4: mtu, 16: mtu})
+        self.routers.set_link_mtu(mtu)
+        self.ip.forget_paths()
 
     def order_destinations(self, destinations: Iterable[bytes]) -> list[bytes]:
         """Packed addresses of one name, the best to try first (RFC 6724 6)."""

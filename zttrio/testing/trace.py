@@ -150,7 +150,7 @@ class _TraceIp:
         del destination
         return self._trace.local
 
-    def path_mtu(self, destination: bytes) -> int:
+    def segment_mtu(self, destination: bytes) -> int:
         del destination
         return self.mtu
 

@@ -50,7 +50,7 @@ class Emitter(Tcb):
         """Ask the IP layer what the path takes, and size segments accordingly."""
         ip = self.layer.ip
         destination = self.remote[0]
-        self.path_mtu = ip.path_mtu(destination)
+        self.path_mtu = ip.segment_mtu(destination)
         if self.mtu_search is not None:
             self.path_mtu = min(self.path_mtu, self.mtu_search.low)
         self.needs_checksum = ip.needs_checksum(destination)

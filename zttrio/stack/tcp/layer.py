@@ -315,7 +315,7 @@ class TcpLayer:
 
     def offer(self, destination: bytes, options: TcpOptions) -> Offer:
         """What to announce to *destination*."""
-        mtu = self.ip.path_mtu(destination)
+        mtu = self.ip.segment_mtu(destination)
         return Offer.make(self.config, options, mtu, len(destination))
 
     # receiving

@@ -36,8 +36,8 @@ class IpService(Protocol):
     def select_source(self, destination: bytes) -> bytes:
         """Which of our addresses to use; OSError (ENETUNREACH) if there is no way."""
 
-    def path_mtu(self, destination: bytes) -> int:
-        """Octets of the largest packet that is known to fit."""
+    def segment_mtu(self, destination: bytes) -> int:
+        """Octets of the largest packet that is known to fit and that the wire likes."""
 
     def is_local(self, address: bytes) -> bool:
         """True if *address* is one of ours."""

@@ -95,7 +95,7 @@ class Sizer(Sender):
         search = self.mtu_search
         if search is None or self.loss_state != OPEN or self.send_queue is None:
             return False
-        packet = min(search.next_probe(now), self.layer.ip.path_mtu(self.remote[0]))
+        packet = min(search.next_probe(now), self.layer.ip.segment_mtu(self.remote[0]))
         size = min(packet - self.headers_size(), self.peer_mss - self.options_size())
         # Enough must follow it for a loss to be noticed without a timeout (RFC 4821 7.4).  The
         # congestion window is exceeded by less than a segment, as Linux's is.
