@@ -48,3 +48,9 @@ def recorded_identities() -> list[Identity]:
 def recorded_identity(address: str) -> Identity:
     """The recorded identity with this address."""
     return next(i for i in recorded_identities() if str(i) == address)
+
+
+@cache
+def network_identity(name: str) -> Identity:
+    """The ``controller``, ``me``, ``peer`` or ``peer2`` of the vectors of virtual networks."""
+    return Identity.parse_text(load("vl2")["identities"][name]["secret"])
