@@ -1,6 +1,7 @@
 """The messages of virtual networks as octets: what stands behind the verb byte (5).
 
-Credentials have `.credential`, pieces of a configuration `.piece`.  Headers of OK and ERROR are
+Credentials are in `.credential`, requests in `.config_request`, pieces of a configuration in
+`.piece`.  Headers of OK and ERROR are
 VL1's, see `.messages`: what is parsed here starts behind them.
 """
 
@@ -15,7 +16,8 @@ from zttrio.errors import HeaderError
 
 from . import messages
 from .certificate import MembershipCertificate
-from .constants import ADDRESS_LENGTH, MAX_PAYLOAD, PROTOCOL
+from .config_request import ConfigAnswer, ConfigRequest, request_metadata
+from .constants import ADDRESS_LENGTH, MAX_PAYLOAD
 from .derived import Group
 from .dictionary import Dictionary
 
@@ -57,7 +59,6 @@ EXT_FRAME_HEADER = 23
 """Octets of EXT_FRAME in front of the Ethernet payload."""
 MAX_FRAME_PAYLOAD = MAX_PAYLOAD - FRAME_HEADER
 LIKES_PER_MESSAGE = MAX_PAYLOAD // 18
-MAX_METADATA = 1023
 MAX_RESULTS = 65535
 
 _MEMBERSHIP_INSIDE = 0x01  # EXT_FRAME, MULTICAST_FRAME and MULTICAST_GATHER alike
@@ -71,13 +72,10 @@ _EXT_HEAD = struct.Struct("!QB")
 _EXT_TAIL = struct.Struct("!6s6sH")
 _EXT = struct.Struct("!QB6s6sH")
 _LIKE = struct.Struct("!Q6sI")
-_REQUEST = struct.Struct("!QH")
-_HELD = struct.Struct("!Qq")
 _GATHER = struct.Struct("!QB6sII")
 _RESULTS = struct.Struct("!IH")
 _MULTICAST_TAIL = struct.Struct("!6sIH")
 _MULTICAST_ANSWER = struct.Struct("!Q6sIB")
-_CONFIG_ANSWER = struct.Struct("!QQ")
 _INTEGER = struct.Struct("!I")
 _LENGTH = struct.Struct("!H")
 _GROUP = struct.Struct("!6sI")
@@ -222,123 +220,6 @@ class MulticastLike:
     def emit(self) -> bytes:
         """The same as octets."""
         return b"".join(_LIKE.pack(network_id, *group) for network_id, group in self.entries)
-
-
-@attrs.frozen
-class ConfigRequest:
-    """NETWORK_CONFIG_REQUEST (5.5).
-
-    Attributes:
-        network_id: which network's configuration is wanted.
-        metadata: what the asker is and can, see `request_metadata`.
-        revision: of the configuration held, or 0.
-        timestamp: of the configuration held, or 0.
-    """
-
-    network_id: int
-    metadata: Dictionary
-    revision: int = 0
-    timestamp: int = 0
-
-    @classmethod
-    def parse(cls, payload: Buffer) -> ConfigRequest:
-        """Read a request.  Everything behind the metadata may be missing.
-
-        Raises:
-            HeaderError: it is none, or its metadata are larger than 1023 octets.
-        """
-        start = _REQUEST.size
-        if len(payload) < start:
-            raise HeaderError(f"NETWORK_CONFIG_REQUEST: only {len(payload)} octets")
-        network_id, length = _REQUEST.unpack_from(payload)
-        end = start + length
-        if length > MAX_METADATA or end > len(payload):
-            raise HeaderError(f"NETWORK_CONFIG_REQUEST: {length} octets of metadata")
-        revision = timestamp = 0
-        if end + _HELD.size <= len(payload):
-            revision, timestamp = _HELD.unpack_from(payload, end)
-        return cls(network_id, Dictionary.parse(payload[start:end]), revision, timestamp)
-
-    def emit(self) -> bytes:
-        """The same as octets.
-
-        Raises:
-            ValueError: the metadata are larger than 1023 octets.
-        """
-        metadata = self.metadata.emit()
-        if len(metadata) > MAX_METADATA:
-            raise ValueError(f"metadata: at most {MAX_METADATA} octets, got {len(metadata)}")
-        return b"".join(
-            (
-                _REQUEST.pack(self.network_id, len(metadata)),
-                metadata,
-                _HELD.pack(self.revision, self.timestamp),
-            )
-        )
-
-
-def request_metadata(
-    version: tuple[int, int, int],
-    *,
-    platform: str = "",
-    vendor: int = 0,
-    token: str | None = None,
-) -> Dictionary:
-    """What a request tells the controller about us (5.5).
-
-    Args:
-        version: of the software, as in HELLO: major, minor, revision.
-        platform: operating system and architecture, as ``linux/x86_64``; left out if empty.
-        vendor: 1 for ZeroTier, 0 for nobody in particular.
-        token: what the network's administrator gave for joining without having to ask.
-    """
-    major, minor, revision = version
-    metadata = Dictionary()
-    for key, value in (
-        ("v", 7),
-        ("vend", vendor),
-        ("pv", PROTOCOL),
-        ("majv", major),
-        ("minv", minor),
-        ("revv", revision),
-        ("mr", 1024),
-        ("mc", 128),
-        ("mcr", 64),
-        ("mt", 128),
-        ("f", 0),
-        ("revr", 1),
-    ):
-        metadata.set_int(key, value)
-    if platform:
-        metadata.set_text("o", platform)
-    if token is not None:
-        metadata.set_text("a", f"token:{token}")
-    return metadata
-
-
-@attrs.frozen
-class ConfigAnswer:
-    """OK to a NETWORK_CONFIG that completed an update; its in-re verb is ECHO's (5.6)."""
-
-    VERB: ClassVar[int] = messages.ECHO  # sic: the reference's slip, which nobody reads
-
-    network_id: int
-    update_id: int
-
-    @classmethod
-    def parse(cls, data: Buffer) -> ConfigAnswer:
-        """Read an answer.
-
-        Raises:
-            HeaderError: too short.
-        """
-        if len(data) < _CONFIG_ANSWER.size:
-            raise HeaderError(f"OK(NETWORK_CONFIG): only {len(data)} octets")
-        return cls(*_CONFIG_ANSWER.unpack_from(data))
-
-    def emit(self) -> bytes:
-        """The same as octets."""
-        return _CONFIG_ANSWER.pack(self.network_id, self.update_id)
 
 
 @attrs.frozen
