@@ -1,0 +1,78 @@
+"""Revocations on their way to members (VL2 spec, 5.4, 13, 16.7).
+
+A member believes one NETWORK_CREDENTIALS message per second and drops others without a word, so
+two members shut out in quick succession must not be two messages in quick succession.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING
+
+import attrs
+
+from zttrio.zerotier import messages
+from zttrio.zerotier.credential import CredentialsMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zttrio.zerotier.credential import Revocation
+    from zttrio.zerotier.node import Node
+
+__all__ = ["Mail"]
+
+_SPACING = 1.1  # a second, and what the network's delay may take off it
+_PER_MESSAGE = 60  # of 152 octets: fits 9996
+_BUNDLES = 256  # that wait for one member; arbitrary
+
+
+@attrs.define(eq=False)
+class _Box:
+    """What one member still has to be told."""
+
+    waiting: deque[Sequence[Revocation]] = attrs.field(factory=lambda: deque(maxlen=_BUNDLES))
+    next_at: float = -inf
+
+
+class Mail:
+    """Sends revocations, to each member as often as it listens."""
+
+    def __init__(self, node: Node) -> None:
+        self.sent = 0
+        """Revocations."""
+        self._node = node
+        self._boxes: dict[bytes, _Box] = {}
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def add(self, address: bytes, revocations: Sequence[Revocation]) -> None:
+        """Send *revocations* to a member soon; call `handle_timers` afterwards."""
+        if revocations:
+            self._boxes.setdefault(address, _Box()).waiting.append(revocations)
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` must be called next, or None."""
+        return min((box.next_at for box in self._boxes.values()), default=None)
+
+    def handle_timers(self, now: float) -> None:
+        """Send what is due."""
+        for address, box in list(self._boxes.items()):
+            if box.next_at > now:
+                continue
+            if not box.waiting:
+                del self._boxes[address]
+                continue
+            bundle: list[Revocation] = []
+            while box.waiting and len(bundle) < _PER_MESSAGE:
+                room = _PER_MESSAGE - len(bundle)
+                first = box.waiting.popleft()
+                bundle += first[:room]
+                if len(first) > room:
+                    box.waiting.appendleft(first[room:])
+            box.next_at = now + _SPACING
+            self.sent += len(bundle)
+            for payload in CredentialsMessage(revocations=tuple(bundle)).emit():
+                self._node.send(address, messages.NETWORK_CREDENTIALS, payload, now, compress=True)
