@@ -90,7 +90,7 @@ class PipeEnd:
     def select_source(self, destination: bytes) -> bytes:
         return self.address
 
-    def path_mtu(self, destination: bytes) -> int:
+    def segment_mtu(self, destination: bytes) -> int:
         return self.mtu
 
     def is_local(self, address: bytes) -> bool:
