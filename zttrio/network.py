@@ -207,7 +207,8 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     async def wait_online(self) -> tuple[Interface, ...]:
         """Wait until we have an address on the wire, and return all of them.
 
-        Link-local addresses do not count, unless choosing one is the wire's way.
+        Link-local addresses do not count, unless choosing one is the wire's way or the Network was
+        given one.
         Cancelling loses nothing.
 
         Raises:
@@ -227,12 +228,15 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         return self._interfaces()
 
     def _is_online(self) -> bool:
-        """An address is ours; a link-local one counts only if that is what we asked for."""
+        """An address is ours; a link-local one counts only if that is what was asked for."""
         if self._claim is not None:
             return self._claim.state in (ANNOUNCING, BOUND)
         if self._wire.configures and self._driver.managed.current is None:
             return False
-        return any(not interface.ip.is_link_local for interface in self._driver.stack.addresses)
+        return any(
+            not interface.ip.is_link_local or interface in self._requested
+            for interface in self._driver.stack.addresses
+        )
 
     def _interfaces(self) -> tuple[Interface, ...]:
         # People copy the first one, so IPv4 comes first and what needs a scope last.

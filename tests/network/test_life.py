@@ -226,3 +226,22 @@ async def test_an_idle_network_does_not_wake_up(autojump_clock: trio.testing.Moc
         await trio.sleep(3600)
         trio.lowlevel.remove_instrument(watcher)
         assert [name for name in steps if "zttrio" in name] == []
+
+
+@pytest.mark.parametrize("address", ["169.254.7.7/16", "fe80::7/64"])
+async def test_a_link_local_address_is_enough_if_it_was_asked_for(
+    autojump_clock: trio.testing.MockClock, address: str
+) -> None:
+    async with Network(wire=FragileWire(), addresses=[address]) as network:
+        with trio.fail_after(5):
+            assert address in map(str, await network.wait_online())
+
+
+async def test_a_link_local_address_that_comes_by_itself_is_not_enough(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with Network(wire=FragileWire(), addresses=[]) as network:
+        with trio.move_on_after(60) as scope:
+            await network.wait_online()
+        assert scope.cancelled_caught
+        assert network.addresses

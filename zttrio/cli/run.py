@@ -95,15 +95,7 @@ async def run(namespace: argparse.Namespace) -> int:
             with trio.move_on_after(service.ADDRESS_WAIT):
                 await net.wait_online()
             tap = await nursery.start(
-                partial(
-                    service.serve,
-                    net._driver,
-                    net._resolver,
-                    name=namespace.name,
-                    path=service.private_path(),
-                    policy=policy,
-                    say=_say,
-                )
+                partial(net.serve_tap, service.private_path(), policy=policy, say=_say)
             )
             address = tap.address
         code = await _supervise(command, address, is_strict=policy.is_strict)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from zttrio.intercept import preload
-from zttrio.tap import service
 
 from . import network
 from .run import add_policy_options, make_policy
@@ -49,13 +48,10 @@ async def run(namespace: argparse.Namespace) -> None:
     async with network.open_network(namespace) as net, trio.open_nursery() as nursery:
         tap = await nursery.start(
             partial(
-                service.serve,
-                net._driver,
-                net._resolver,
-                name=namespace.name,
-                network=namespace.network,
-                path=namespace.path,
+                net.serve_tap,
+                namespace.path,
                 policy=policy,
+                network=namespace.network,
                 say=_say,
             )
         )

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 
     from .connection import Policy
 
-__all__ = ["ADDRESS_WAIT", "TapService", "default_folder", "private_path", "serve"]
+__all__ = ["ADDRESS_WAIT", "TapService", "default_folder", "private_path", "serve", "warn"]
 
 BACKLOG = 1024  # programs that may wait to be let in; arbitrary
 CHANNELS = 4096  # threads of programs at once; arbitrary
 _PATH_LIMIT = 107  # octets of sun_path without its final zero, unix(7)
-_log = logging.getLogger(__name__)
+warn = logging.getLogger(__name__).warning
+"""Where a service says what it has blocked, unless it is told otherwise."""
 
 
 @attrs.frozen
@@ -85,7 +86,7 @@ async def serve(
     path: str | os.PathLike[str] | None = None,
     policy: Policy | None = None,
     users: Collection[int] | None = None,
-    say: Callable[[str], None] = _log.warning,
+    say: Callable[[str], None] = warn,
     task_status: trio.TaskStatus[TapService] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Give sockets of a network to unmodified programs, until cancelled.
