@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .identity import Identity
 
 __all__ = [
+    "MEMBERSHIP",
     "CredentialsMessage",
     "MembershipCertificate",
     "Ownership",
@@ -469,13 +470,14 @@ class CredentialsMessage:
         for number, part in enumerate(parts):
             for item in part:
                 encoded = item.emit()
-                if size + len(encoded) > MAX_PAYLOAD and size > _EMPTY:
+                if _EMPTY + len(encoded) > MAX_PAYLOAD:
+                    continue
+                if size + len(encoded) > MAX_PAYLOAD:
                     payloads.append(_join(packet))
                     packet = [[] for _ in parts]
                     size = _EMPTY
-                if size + len(encoded) <= MAX_PAYLOAD:
-                    packet[number].append(encoded)
-                    size += len(encoded)
+                packet[number].append(encoded)
+                size += len(encoded)
         if size > _EMPTY:
             payloads.append(_join(packet))
         return payloads

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Dictionary"]
 
-_UNESCAPED = {b"0": b"\0", b"n": b"\n", b"r": b"\r", b"e": b"="}
-_ESCAPE = re.compile(rb"\\(.?)")
 _INTEGER = re.compile(rb"[ \t-\r]*([+-]?)(?:0[xX])?0*([0-9a-fA-F]*)")
 _FORBIDDEN_IN_KEYS = re.compile("[\0\r\n=]")
 _ADDRESS_MASK = (1 << 40) - 1
@@ -38,7 +36,7 @@ class Dictionary(dict[str, bytes]):
                 found.setdefault(key.decode("latin-1"), value)
         for name, value in found.items():
             if b"\\" in value:
-                found[name] = _ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[1]), value)
+                found[name] = _unescaped(value)
         return found
 
     def emit(self) -> bytes:
@@ -120,3 +118,13 @@ class Dictionary(dict[str, bytes]):
     def set_address(self, key: str, value: bytes) -> None:
         """Set a node address: 10 hex digits."""
         self[key] = value.hex().encode()
+
+
+def _unescaped(value: bytes) -> bytes:
+    # A configuration can be half a megabyte of escapes, so this looks at whole values, not at each
+    # escape.  A raw value has no NUL, which therefore stands for a backslash until the end.
+    value = value.replace(b"\\\\", b"\0")
+    value = value.replace(b"\\n", b"\n").replace(b"\\r", b"\r").replace(b"\\e", b"=")
+    # What follows any other backslash stands for itself, behind the last one is nothing.
+    parts = value.split(b"\\0")
+    return b"\0".join(part.replace(b"\\", b"").replace(b"\0", b"\\") for part in parts)
