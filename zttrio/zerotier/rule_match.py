@@ -32,6 +32,7 @@ __all__ = [
     "Test",
     "kind_of",
     "may_disarm",
+    "reads_transport",
     "test_for",
 ]
 
@@ -122,13 +123,15 @@ class Surroundings:
     is_strict: bool = True
 
 
-_UNREAD = (-1, -1)
+_NO_PROTOCOL = -1
+_NO_TRANSPORT = -1
+_NO_PORT = -1
 
 
 class RuleFrame:
-    """A frame under decision, with what was read from it so far, and the state of one list.
+    """A frame under decision, with what was read from it, and the state of one list's evaluation.
 
-    Args:
+    Attributes:
         source: node address of the sender.
         destination: node address of the recipient, zeros while there is none.
         mac_destination: 6 octets.
@@ -136,20 +139,39 @@ class RuleFrame:
         ethertype: of the frame.
         payload: what stands behind the Ethernet header.
         peer: credentials of the other node, None if nothing is known about it.
+        is_super: the list ordered a copy or a redirection to us, and it was not taken.
+        skip_drop: the next DROP is disarmed, because the other side's tags are unknown.
+        is_read: what follows is there.
+        start: offset of the transport header, -1 if the walk there failed.
+        protocol: of the transport header.
+        source_port: -1 if there is none.
+        destination_port: -1 if there is none.
+        tcp_bits: the low twelve bits of the characteristics word (9.4).
     """
 
     __slots__ = (
-        "_transport",
         "destination",
+        "destination_port",
         "ethertype",
+        "is_read",
         "is_super",
         "mac_destination",
         "mac_source",
         "payload",
         "peer",
+        "protocol",
         "skip_drop",
         "source",
+        "source_port",
+        "start",
+        "tcp_bits",
     )
+
+    start: int
+    protocol: int
+    source_port: int
+    destination_port: int
+    tcp_bits: int
 
     def __init__(
         self,
@@ -168,54 +190,49 @@ class RuleFrame:
         self.ethertype = ethertype
         self.payload = payload
         self.peer = peer
-        self.is_super = False  # this list had a copy or a redirection to us that was not taken
-        self.skip_drop = False  # the next DROP is disarmed: the other side's tags are unknown
-        self._transport: tuple[int, int] | None = _UNREAD
+        self.is_super = False
+        self.skip_drop = False
+        self.is_read = False
 
-    def transport(self) -> tuple[int, int] | None:
-        """Protocol number and offset of the transport header; None if the walk there fails.
-
-        Only for IPv4 and IPv6 frames that are not short.
-        """
-        found = self._transport
-        if found is _UNREAD:
-            payload = self.payload
-            if self.ethertype == ETHERTYPE_IPV4:
-                # Neither checked nor reassembled: later fragments are taken for what they hold.
-                found = payload[9], (payload[0] & 15) * 4
-            else:
-                found = _walk(payload)
-            self._transport = found
-        return found
-
-    def tcp_bits(self) -> int:
-        """The low twelve bits of the characteristics word (9.4), only for frames as above.
-
-        Zero as well if the flags are not there; the reference reads beyond the end in that case.
-        """
-        found = self.transport()
-        if found is None or found[0] != _TCP:
-            return 0
+    def read(self, kind: int) -> None:
+        """Look at the transport header, once; *kind* is IPV4 or IPV6."""
+        if self.is_read:
+            return
+        self.is_read = True
         payload = self.payload
-        flags = found[1] + 13
-        # More than 14 octets on IPv6, as the reference has it: both sides have to agree.
-        if flags + (self.ethertype == ETHERTYPE_IPV6) >= len(payload):
-            return 0
-        return (payload[flags - 1] & 15) << 8 | payload[flags]
+        size = len(payload)
+        if kind == IPV4:
+            # Neither checked nor reassembled: later fragments are taken for what they hold.
+            protocol = payload[9]
+            start = (payload[0] & 15) * 4
+        else:
+            protocol, start = _walk(payload)
+        self.protocol = protocol
+        self.start = start
+        self.source_port = self.destination_port = _NO_PORT
+        self.tcp_bits = 0
+        if protocol not in _WITH_PORTS or start + 4 >= size:
+            return
+        self.source_port = payload[start] << 8 | payload[start + 1]
+        self.destination_port = payload[start + 2] << 8 | payload[start + 3]
+        # Where the flags are not there, the reference reads beyond the end on IPv4.  On IPv6 it
+        # needs an octet more than it reads; both ends have to agree, so this does, too.
+        if protocol == _TCP and size > start + (13 if kind == IPV4 else 14):
+            self.tcp_bits = (payload[start + 12] & 15) << 8 | payload[start + 13]
 
 
-def _walk(payload: Buffer) -> tuple[int, int] | None:
-    """The IPv6 header walk of 9.3."""
+def _walk(payload: Buffer) -> tuple[int, int]:
+    """The IPv6 header walk of 9.3: protocol and offset of the transport header."""
     size = len(payload)
     following = payload[6]
     position = 40
     while following in _TO_SKIP:
         if position + 8 > size:
-            return None
+            return _NO_PROTOCOL, _NO_TRANSPORT
         following = payload[position]
         position += 8 * payload[position + 1] + 8
         if position > size:
-            return None
+            return _NO_PROTOCOL, _NO_TRANSPORT
     return following, position
 
 
@@ -251,6 +268,11 @@ def may_disarm(rule: Rule, setting: Setting) -> bool:
     return r.TAGS_DIFFERENCE <= rule.type <= r.TAG_RECEIVER and (
         not setting.is_inbound or setting.may_be_super
     )
+
+
+def reads_transport(rule: Rule, kind: int) -> bool:
+    """Whether the test of *rule* needs `RuleFrame.read`."""
+    return kind in (IPV4, IPV6) and rule.type in _ON_TRANSPORT
 
 
 def test_for(rule: Rule, setting: Setting) -> Test | bool:
@@ -338,12 +360,9 @@ def _protocol(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
         return lambda frame: (frame.payload[9] == protocol) is wanted
     if setting.kind != IPV6:
         return False
-
-    def test(frame: RuleFrame) -> bool:
-        found = frame.transport()
-        return found is not None and (found[0] == protocol) is wanted
-
-    return test
+    if wanted:
+        return lambda frame: bool(frame.protocol == protocol)
+    return lambda frame: frame.protocol not in (protocol, _NO_PROTOCOL)
 
 
 def _ethertype(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
@@ -363,38 +382,37 @@ def _icmp(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
     compare_code = flags & 1 != 0
 
     def test(frame: RuleFrame) -> bool:
-        found = frame.transport()
-        if found is None or found[0] != protocol:
-            return False
+        start = frame.start
         payload = frame.payload
-        start = found[1]
-        if start + 2 > len(payload) or payload[start] != kind:
+        if frame.protocol != protocol or start + 2 > len(payload) or payload[start] != kind:
             return False
         return (not compare_code or payload[start + 1] == code) is wanted
 
     return test
 
 
-def _port(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
+def _source_port(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
     if setting.kind not in (IPV4, IPV6):
         return False
     low, high = rule.fields()
-    offset = 0 if rule.type == r.SOURCE_PORT else 2
-    if setting.kind == IPV6:
-        low = max(1, low)  # port 0 never matches there
+    if setting.kind == IPV4:
+        return lambda frame: (low <= frame.source_port <= high) is wanted
+    low = max(1, low)  # port 0 never matches there
+    if wanted:
+        return lambda frame: bool(low <= frame.source_port <= high)
+    return lambda frame: not low <= frame.source_port <= high and frame.start >= 0
 
-    def test(frame: RuleFrame) -> bool:
-        found = frame.transport()
-        if found is None:
-            return False
-        protocol, start = found
-        payload = frame.payload
-        if protocol not in _WITH_PORTS or len(payload) <= start + 4:
-            return not wanted
-        start += offset
-        return (low <= payload[start] << 8 | payload[start + 1] <= high) is wanted
 
-    return test
+def _destination_port(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
+    if setting.kind not in (IPV4, IPV6):
+        return False
+    low, high = rule.fields()
+    if setting.kind == IPV4:
+        return lambda frame: (low <= frame.destination_port <= high) is wanted
+    low = max(1, low)
+    if wanted:
+        return lambda frame: bool(low <= frame.destination_port <= high)
+    return lambda frame: not low <= frame.destination_port <= high and frame.start >= 0
 
 
 def _characteristics(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
@@ -402,9 +420,11 @@ def _characteristics(rule: Rule, setting: Setting, wanted: bool) -> Test | bool:
     if mask & r.INBOUND and setting.is_inbound:
         return wanted
     tests: list[Test] = []
-    tcp_bits = mask & _TCP_BITS
-    if tcp_bits and setting.kind in (IPV4, IPV6):
-        tests.append(lambda frame: frame.tcp_bits() & tcp_bits != 0)
+    bits = mask & _TCP_BITS
+    if bits and setting.kind in (IPV4, IPV6):
+        if mask == bits:
+            return lambda frame: (frame.tcp_bits & bits != 0) is wanted
+        tests.append(lambda frame: frame.tcp_bits & bits != 0)
     if mask & r.MULTICAST:
         tests.append(lambda frame: frame.mac_destination[0] & 1 != 0)
     if mask & r.BROADCAST:
@@ -579,6 +599,7 @@ def _integer_range(rule: Rule, _: Setting, wanted: bool) -> Test:
     return test
 
 
+_ON_TRANSPORT = (r.IP_PROTOCOL, r.ICMP, r.SOURCE_PORT, r.DESTINATION_PORT, r.CHARACTERISTICS)
 _MAKERS: dict[int, Callable[[Rule, Setting, bool], Test | bool]] = {
     r.SOURCE_ADDRESS: _source_address,
     r.DESTINATION_ADDRESS: _destination_address,
@@ -595,8 +616,8 @@ _MAKERS: dict[int, Callable[[Rule, Setting, bool], Test | bool]] = {
     r.IP_PROTOCOL: _protocol,
     r.ETHERTYPE: _ethertype,
     r.ICMP: _icmp,
-    r.SOURCE_PORT: _port,
-    r.DESTINATION_PORT: _port,
+    r.SOURCE_PORT: _source_port,
+    r.DESTINATION_PORT: _destination_port,
     r.CHARACTERISTICS: _characteristics,
     r.FRAME_SIZE: _frame_size,
     r.RANDOM: _random,

@@ -24,6 +24,7 @@ from .rule_match import (
     Surroundings,
     kind_of,
     may_disarm,
+    reads_transport,
     test_for,
 )
 
@@ -125,16 +126,20 @@ class _Block:
     Attributes:
         is_matched: the result before the first step.
         steps: how to join, and what.
+        tests: the same, if all of them have to hold, which is usual.
         action: its type.
         target: of TEE, WATCH and REDIRECT.
         length: of the copy, 0 for everything.
+        concerns_me: it is inbound, and the target is this node.
     """
 
     is_matched: bool
     steps: tuple[tuple[int, Test], ...]
+    tests: tuple[Test, ...] | None
     action: int
     target: bytes = b""
     length: int = 0
+    concerns_me: bool = False
 
 
 _WITH_TARGET = (r.TEE, r.WATCH, r.REDIRECT)
@@ -180,51 +185,59 @@ class RuleList:
 class _Program:
     """A rule list without what cannot matter for one direction and kind of frame."""
 
-    __slots__ = ("_blocks", "_is_inbound", "_me", "constant")
+    __slots__ = ("_blocks", "_me", "_read_as", "constant", "decision")
 
-    def __init__(self, blocks: Sequence[_Block], is_inbound: bool, me: bytes) -> None:
+    constant: Outcome | None
+    """What it always results in, if that is always the same."""
+    decision: Decision | None
+    """The decision, if the list as a network's base list makes it always and alone."""
+
+    def __init__(self, blocks: Sequence[_Block], read_as: int | None, me: bytes) -> None:
         self._blocks = tuple(blocks)
-        self._is_inbound = is_inbound
         self._me = me
+        self._read_as = read_as  # the kind for `RuleFrame.read`, if that is needed
         self.constant = _constant(self._blocks)
+        self.decision = None if self.constant is None else _DECISIONS.get(self.constant.verdict)
 
     def run(self, frame: RuleFrame) -> Outcome:
         """Evaluate the list (9.2)."""
         if self.constant is not None:
             return self.constant
         frame.is_super = frame.skip_drop = False
+        if self._read_as is not None:
+            frame.read(self._read_as)
         copy: Copy | None = None
         for block in self._blocks:
-            matched = block.is_matched
-            for join, test in block.steps:
-                if matched:
-                    if join == _AND:
-                        matched = test(frame)
-                    elif join == _OR_ALWAYS:
-                        test(frame)
-                elif join != _AND:
-                    matched = test(frame)
-            action = block.action
+            tests = block.tests
+            if tests is not None:
+                for test in tests:
+                    if not test(frame):
+                        matched = False
+                        break
+                else:
+                    matched = True
+            else:
+                matched = _matches(block, frame)
             if not matched:
-                if self._is_inbound and block.target == self._me:
+                if block.concerns_me:
                     frame.is_super = True
-            elif action == r.DROP:
+                continue
+            action = block.action
+            if action == r.ACCEPT:
+                return _finish(_SUPER_ACCEPT if frame.is_super else _ACCEPT, copy)
+            if action == r.DROP:
                 if not frame.skip_drop:
                     return _finish(_DROP, copy)
                 frame.skip_drop = False
-            elif action == r.ACCEPT:
-                return _finish(_SUPER_ACCEPT if frame.is_super else _ACCEPT, copy)
             elif action in _FINAL:
                 return _finish(_FINAL[action], copy)
             elif action in _WITH_TARGET:
                 target = block.target
                 if target == frame.source:
                     continue
-                if target == self._me:
-                    if self._is_inbound:
-                        return _finish(_SUPER_ACCEPT, copy)
-                    continue
-                if target == frame.destination:
+                if block.concerns_me:
+                    return _finish(_SUPER_ACCEPT, copy)
+                if target in (self._me, frame.destination):
                     continue
                 if action == r.REDIRECT:
                     return Outcome(_REDIRECT, target, copy)
@@ -232,6 +245,20 @@ class _Program:
                 length = min(block.length, size) if block.length else size
                 copy = Copy(target, length, action == r.WATCH)
         return _finish(_NO_MATCH, copy)
+
+
+def _matches(block: _Block, frame: RuleFrame) -> bool:
+    """Whether the steps of *block* end in true (9.2, "match")."""
+    matched = block.is_matched
+    for join, test in block.steps:
+        if matched:
+            if join == _AND:
+                matched = test(frame)
+            elif join == _OR_ALWAYS:
+                test(frame)
+        elif join != _AND:
+            matched = test(frame)
+    return matched
 
 
 def _finish(verdict: Verdict, copy: Copy | None) -> Outcome:
@@ -253,25 +280,27 @@ def _prepare(rules: Sequence[Rule], kind: int, is_inbound: bool, around: Surroun
     setting = Setting(kind, is_inbound, False, around)
     blocks: list[_Block] = []
     matches: list[Rule] = []
+    read_as: int | None = None
     for rule in rules:
         if not r.is_action(rule):
             matches.append(rule)
+            if reads_transport(rule, kind):
+                read_as = kind
             continue
         is_matched, steps = _join(matches, setting)
         disarms = any(may_disarm(match, setting) for match in matches)
         matches.clear()
-        block = _block(rule, is_matched, steps)
-        concerns_me = is_inbound and block.target == me
+        block = _block(rule, is_matched, steps, me if is_inbound else None)
         decides = rule.type <= r.PRIORITY and (is_matched or bool(steps))
-        if decides or concerns_me or (disarms and steps):
+        if decides or block.concerns_me or (disarms and steps):
             blocks.append(block)
-        if concerns_me and not setting.may_be_super:
+        if block.concerns_me and not setting.may_be_super:
             setting = attrs.evolve(setting, may_be_super=True)
         is_final = rule.type in _FINAL or (rule.type == r.DROP and not _may_be_disarmed(blocks))
         if is_matched and not steps and is_final:
             break  # nothing behind this is ever reached
     # Matches without an action behind them decide about nothing; they are forgotten here.
-    return _Program(blocks, is_inbound, me)
+    return _Program(blocks, read_as, me)
 
 
 def _may_be_disarmed(blocks: Sequence[_Block]) -> bool:
@@ -279,11 +308,16 @@ def _may_be_disarmed(blocks: Sequence[_Block]) -> bool:
     return any(block.steps for block in blocks)
 
 
-def _block(action: Rule, is_matched: bool, steps: tuple[tuple[int, Test], ...]) -> _Block:
-    if action.type in _WITH_TARGET:
-        target, _, length = action.fields()
-        return _Block(is_matched, steps, action.type, target, length)
-    return _Block(is_matched, steps, action.type)
+def _block(
+    action: Rule, is_matched: bool, steps: tuple[tuple[int, Test], ...], receiver: bytes | None
+) -> _Block:
+    tests: tuple[Test, ...] | None = None
+    if is_matched and all(join == _AND for join, _ in steps):
+        tests = tuple(test for _, test in steps)
+    if action.type not in _WITH_TARGET:
+        return _Block(is_matched, steps, tests, action.type)
+    target, _, length = action.fields()
+    return _Block(is_matched, steps, tests, action.type, target, length, target == receiver)
 
 
 def _join(matches: Iterable[Rule], setting: Setting) -> tuple[bool, tuple[tuple[int, Test], ...]]:
@@ -391,12 +425,12 @@ class Policy:
         if self.is_open:
             return _ACCEPTED
         kind = kind_of(ethertype, payload)
-        constant = self._base.program(kind, False).constant
-        if constant is not None and constant.verdict is not _NO_MATCH:
-            return _DECISIONS[constant.verdict]
+        program = self._base.program(kind, False)
+        if program.decision is not None:
+            return program.decision
         me = self._around.address
         frame = RuleFrame(me, destination, mac_destination, mac_source, ethertype, payload, peer)
-        base = self._base.run(frame, kind, False)
+        base = program.run(frame)
         if base.verdict is not _NO_MATCH:
             return _decide(base, None)
         for rules in self._capabilities:
@@ -427,12 +461,12 @@ class Policy:
         if self.is_open:
             return _ACCEPTED
         kind = kind_of(ethertype, payload)
-        constant = self._base.program(kind, True).constant
-        if constant is not None and constant.verdict is not _NO_MATCH:
-            return _DECISIONS[constant.verdict]
+        program = self._base.program(kind, True)
+        if program.decision is not None:
+            return program.decision
         me = self._around.address
         frame = RuleFrame(source, me, mac_destination, mac_source, ethertype, payload, peer)
-        base = self._base.run(frame, kind, True)
+        base = program.run(frame)
         if base.verdict is not _NO_MATCH:
             return _decide(base, None)
         if peer is None:
