@@ -234,6 +234,22 @@ async def test_the_port_of_a_listener_is_taken(client: Client) -> None:
             await trio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_whoever_calls_after_a_listener_was_closed_is_refused(
+    tap: Tap, client: Client, is_told: bool
+) -> None:
+    listener = await client.socket()
+    port = await listener.listen()
+    caller = await client.socket()
+    length = caller.plug()
+    payload = sockaddr(ADDRESS, port)
+    request = rpc.Request(rpc.OP_CONNECT, sock=caller.cookie, a=length, payload=payload)
+    listener.end.close()
+    if is_told:  # its task knows, but it is not its turn yet
+        tap.service.broker.poller.dispatch()
+    assert (await tap.service.broker.perform(request, "a test")).err == errno.ECONNREFUSED
+
+
 async def test_no_more_connections_are_made_than_backlog_and_one(client: Client) -> None:
     listener = await client.socket()
     port = await listener.listen(3)

@@ -97,13 +97,13 @@ class Broker:
         self.keeps_residue = standin.keeps_residue_harmless()
         self.record_charge = _measure_record()
         self.can_repurpose = False
+        self.news: dict[Connection, None] = {}  # whose program did something; to be attended
         self._resolver = resolver
         self._name = name
         self._nursery = nursery
         self._say = say
         self._said: set[str] = set()
         self._connections: dict[int, Connection] = {}
-        self._by_descriptor: dict[int, Connection] = {}
         self._departed: OrderedDict[int, Connection] = OrderedDict()
         self._freed: deque[Callable[[], None]] = deque()
 
@@ -112,13 +112,11 @@ class Broker:
     def adopt(self, connection: Connection) -> None:
         """Know a new connection, and start its task."""
         self._connections[connection.cookie] = connection
-        self._by_descriptor[connection.descriptor] = connection
         self._nursery.start_soon(connection.run)
 
     def depart(self, connection: Connection) -> None:
         """Keep a connection without a stand-in, but not for ever."""
         del self._connections[connection.cookie]
-        del self._by_descriptor[connection.descriptor]
         if not connection.is_gone:  # a program may still ask about it
             self._departed[connection.cookie] = connection
             if len(self._departed) > DEPARTED:
@@ -187,12 +185,12 @@ class Broker:
         """Act on everything that programs did with their descriptors before they asked.
 
         A program that closes its listener and then connects to its port must be refused; both
-        reach us at once, by different ways.
+        reach us at once, by different ways.  The poller may have told a connection's task before,
+        which then waits for its turn just as we did.
         """
-        for fd in self.poller.dispatch():
-            connection = self._by_descriptor.get(fd)
-            if connection is not None:
-                connection.attend()
+        self.poller.dispatch()
+        while self.news:
+            next(iter(self.news)).attend()
 
     def _find(self, cookie: int) -> Connection:
         connection = self._connections.get(cookie) or self._departed.get(cookie)

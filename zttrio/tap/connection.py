@@ -83,6 +83,7 @@ class House(Protocol):
     counters: TapCounters
     keeps_residue: bool
     record_charge: int
+    news: dict[Connection, None]
 
     def adopt(self, connection: Connection) -> None:
         """Know a new connection, and start its task."""
@@ -183,6 +184,7 @@ class Connection(ABC):
     def _app_changed(self, bits: int) -> None:
         """The poller: something happened at the program's end."""
         self._app_events |= bits
+        self.house.news[self] = None
         self._wakeup.set()
 
     def notify(self, bits: int) -> None:
@@ -212,6 +214,7 @@ class Connection(ABC):
 
     def attend(self) -> None:
         """Act on the news there are."""
+        self.house.news.pop(self, None)
         if self._is_over:
             return
         bits, self._app_events = self._app_events, 0

@@ -61,15 +61,17 @@ class Poller:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self.dispatch()
 
-    def dispatch(self) -> list[int]:
-        """Tell the callbacks what has happened until now; returns the descriptors."""
+    def dispatch(self) -> None:
+        """Tell the callbacks what has happened until now."""
         callbacks = self._callbacks
-        events = self._epoll.poll(0, _BATCH)
-        for fd, bits in events:
-            callback = callbacks.get(fd)
-            if callback is not None:
-                callback(bits)
-        return [fd for fd, _ in events]
+        for _ in range(len(callbacks) // _BATCH + 1):  # each at most once: new events may wait
+            events = self._epoll.poll(0, _BATCH)
+            for fd, bits in events:
+                callback = callbacks.get(fd)
+                if callback is not None:
+                    callback(bits)
+            if len(events) < _BATCH:
+                return
 
     def close(self) -> None:
         """Give the epoll descriptor back; after everything was removed."""
