@@ -7,6 +7,7 @@ import random
 import socket as kernel
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -51,42 +52,56 @@ IPV6_MTU = 1280  # RFC 8200 5
 class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     """A virtual Ethernet with this program on it, for as long as the ``async with`` block lasts.
 
-    Without arguments it joins the *host segment*: a virtual Ethernet shared by this user's
-    processes on this machine, with an address chosen and defended without configuration.
+    With a network ID it joins that ZeroTier network.  Without arguments it joins the *host
+    segment*: a virtual Ethernet shared by this user's processes on this machine, with an address
+    chosen and defended without configuration.
 
     Leaving the block finishes what is open: FINs are sent, unsent data is delivered for up to
     `Config.linger` seconds (also when the block was cancelled), then the rest is reset.  A wire
     that dies ends the block with `WireError`; a failure leaves the block as itself, not in a group.
 
     Args:
-        wire: where frames come from and go to; `zttrio.wire.HostSegment` if None.
+        network_id: sixteen hex digits of a ZeroTier network; if this and *wire* are None, the
+            environment variable ``ZTTRIO_NETWORK`` may name one.
+        wire: where frames come from and go to, instead of a ZeroTier network; without either it
+            is `zttrio.wire.HostSegment`.
         addresses: ``address/prefix`` texts, IPv4 and IPv6.  If there are none, the wire's own way
             of choosing applies.
         name: makes ``name`` and ``name.local`` resolve for the others on the wire, where the wire
             can do that.
+        home: the folder of the ZeroTier node's identity and state; by default the one that the
+            environment variable ``ZTTRIO_HOME`` names, or else none: the node is a new one each
+            time.  Networks of one home share one node.
+        planet: the file that lists the ZeroTier roots; by default the one in *home*.
+        token: shown to the network's controller, if it lets in whoever knows one.
         config: every number that can be turned.
         instruments: see every burst go by.
         rng: source of all randomness, for reproducible tests; the system's by default.
 
     Raises:
-        ValueError: an address does not parse.
-        LocalError: the object was already used.
+        ValueError: an address or the network ID does not parse, or there are both a network ID
+            and a wire, or a home, planet or token without a network.
+        LocalError: the object was already used, or a package of the ``zerotier`` extra is missing.
         WireError: the wire cannot be opened; the text says what to do.
     """
 
     def __init__(
         self,
+        network_id: str | None = None,
         *,
         wire: Wire | None = None,
         addresses: Iterable[str] = (),
         name: str | None = None,
+        home: str | os.PathLike[str] | None = None,
+        planet: str | os.PathLike[str] | None = None,
+        token: str | None = None,
         config: Config | None = None,
         instruments: Sequence[Instrument] = (),
         rng: random.Random | None = None,
     ) -> None:
         self.config: Config = Config() if config is None else config
         self.name = name
-        self._wire = HostSegment() if wire is None else wire
+        self._wire = _choose_wire(network_id, wire, home, planet, token)
         self._requested = [ip_interface(text) for text in addresses]
         self._rng = random.SystemRandom() if rng is None else rng
         self._driver = Driver(self._wire, ring_size=self.config.ring_size, instruments=instruments)
@@ -601,6 +616,37 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             neighbors=stack.neighbors.as_dict(),
             counters={reason: count for reason, count in counters.items() if count},
         )
+
+
+def _choose_wire(
+    network_id: str | None,
+    wire: Wire | None,
+    home: str | os.PathLike[str] | None,
+    planet: str | os.PathLike[str] | None,
+    token: str | None,
+) -> Wire:
+    if wire is not None:
+        if not (network_id is home is planet is token is None):
+            raise ValueError("network: takes a wire, or what names a ZeroTier network, not both")
+        return wire
+    if network_id is None:
+        network_id = os.environ.get("ZTTRIO_NETWORK") or None
+    if network_id is None:
+        if not (home is planet is token is None):
+            raise ValueError("network: home, planet and token need a network ID")
+        return HostSegment()
+    try:
+        zerotier = import_module("zttrio.wire.zerotier.wire")
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "zttrio").partition(".")[0]
+        if missing == "zttrio":
+            raise
+        text = f"network {network_id}: {missing} is not installed: pip install 'zttrio[zerotier]'"
+        raise LocalError(text) from exc
+    if home is None:
+        home = os.environ.get("ZTTRIO_HOME") or None
+    made: Wire = zerotier.ZeroTier(network_id, home=home, planet=planet, token=token)
+    return made
 
 
 def _text(name: tuple[bytes | None, int]) -> str:
