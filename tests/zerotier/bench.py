@@ -132,13 +132,13 @@ class Bench:
         relay: RelayConfig | None = None,
         root: str | None = "10.9.9.9/9993",
         planet_timestamp: int = 1,
+        identity: Identity | None = None,
     ) -> None:
         self.random = random.Random(3)
         self.now = 5000.0
         self._identities = iter(node_identities())
-        identity = next(self._identities)
         self.node = Node(
-            identity,
+            next(self._identities) if identity is None else identity,
             rng=random.Random(4).randbytes,
             backend=BACKENDS[0],
             epoch=EPOCH,

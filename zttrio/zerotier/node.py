@@ -300,6 +300,24 @@ class Node:
         message = messages.UserMessage(kind, data)
         self.send(address, messages.USER_MESSAGE, message.emit(), now, compress=True)
 
+    def find_identity(self, address: bytes, now: float) -> Identity | None:
+        """Who has *address*; None if that is not known yet, and then the roots are asked."""
+        if address == self.address:
+            return self.identity.without_secret()
+        peer = self.topology.peers.get(address)
+        if peer is None:
+            self._whois.ask(address, now)
+            return None
+        return peer.identity
+
+    def can_reach(self, address: bytes, now: float) -> bool:
+        """True if a message to *address* would leave at once, by whatever way."""
+        peer = self.topology.peers.get(address)
+        if peer is None:
+            return False
+        path = peer.best_path(now)
+        return path is not None or self.topology.best_root(now, but_not=address) is not None
+
     def trust(self, address: bytes, until: float) -> None:
         """Tell the peer our addresses while it is a member of one of our networks (11.7)."""
         peer = self.topology.peers.get(address)
