@@ -31,7 +31,7 @@ from .records import MemberRecord, NetworkRecord, RecordError
 from .state import REMEMBERED, ControllerCounters, NetworkState, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from zttrio.zerotier.events import Message
     from zttrio.zerotier.identity import Identity, Randomness
@@ -55,9 +55,8 @@ class Controller:
     """Networks, members, and what they are told.
 
     The owner calls `handle_timers` no later than `next_timer` says, gives what `take_writes`
-    returns to a disk and then calls `written`.  It is told by `on_work` when there may be
-    something new to do.  All that this sends goes through the node, which has to be flushed
-    after each call.
+    returns to a disk and then calls `written`.  All that this sends goes through the node, which
+    has to be flushed after each call.
 
     Args:
         node: ours; its secret signs.
@@ -67,7 +66,6 @@ class Controller:
 
     Attributes:
         counters: what happened.
-        on_work: called without arguments when `next_timer` or `has_writes` may have changed.
 
     Raises:
         RecordError: a stored record makes no sense, or belongs to another controller.
@@ -82,7 +80,6 @@ class Controller:
         records: Iterable[Write] = (),
     ) -> None:
         self.counters = ControllerCounters()
-        self.on_work: Callable[[], None] = _nothing
         self._node = node
         self._identity = node.identity
         self._rng = rng
@@ -124,7 +121,6 @@ class Controller:
             self._refuse(network_id, peer.address, message.packet_id, messages.NOT_FOUND, now)
         else:
             self._answer(state, peer.identity, metadata, message.packet_id, now)
-            self.on_work()
 
     def answers_for(self, network_id: int, address: bytes, now: float) -> bool:
         """True for members that were sent a configuration lately; see `ControllerLayer`."""
@@ -188,7 +184,6 @@ class Controller:
             state.record = record
             self._push_to_all(state, now)
         self._journal.put(network_id, None, record.fields)
-        self.on_work()
         return record
 
     def delete_network(self, network_id: int, now: float) -> NetworkRecord:
@@ -204,7 +199,6 @@ class Controller:
         self._journal.put(network_id, None, None)
         authorized = [m.address for m in state.members.values() if m.is_authorized]
         self._revoke(state, authorized, self._clock(now), now)
-        self.on_work()
         return state.record
 
     def members(self, network_id: int) -> list[MemberRecord]:
@@ -250,13 +244,10 @@ class Controller:
         if old is not None and member is not old:
             if old.is_authorized and not member.is_authorized:
                 self._revoke(state, [address], member.deauthorized_at, now)
-            elif (old.is_authorized and old.is_bridge) != (
-                member.is_authorized and member.is_bridge
-            ):
-                self._push_to_all(state, now)  # every configuration lists the bridges
             else:
                 self._push(network_id, address, now)
-        self.on_work()
+            if old.may_bridge != member.may_bridge:
+                self._push_to_all(state, now)  # every configuration lists the bridges
         return member
 
     def delete_member(self, network_id: int, address: bytes, now: float) -> MemberRecord:
@@ -272,7 +263,6 @@ class Controller:
             self._revoke(state, [address], self._clock(now), now)
         state.forget(address)
         state.sessions.pop(address, None)
-        self.on_work()
         return member
 
     def is_online(self, network_id: int, address: bytes, now: float) -> bool:
@@ -304,7 +294,6 @@ class Controller:
     def written(self, number: int, now: float) -> None:
         """Go on with what waited for the disk."""
         self._journal.written(number, now)
-        self.on_work()
 
     def handle_timers(self, now: float) -> None:
         """Do what is due at *now*."""
@@ -575,7 +564,3 @@ class Controller:
     def _clock(self, now: float) -> int:
         """Milliseconds since 1970."""
         return int((now + self._epoch) * 1000)
-
-
-def _nothing() -> None:
-    pass

@@ -320,9 +320,11 @@ def _mode(value: Any, field: str, known: tuple[str, ...]) -> dict[str, bool]:
 def _rules(value: Any, field: str, limit: int) -> list[dict[str, Any]]:
     items = _items(value, field, limit)
     try:
-        return list(rules_to_json(rules_from_json(items)))
+        found = rules_to_json(rules_from_json(items))
     except ValueError as exc:
         raise RecordError(f"{field}: {exc}") from exc
+    # The reference writes these two for actions too.
+    return [{"not": False, "or": False, **item} for item in found]
 
 
 def _shown(value: Any) -> str:

@@ -281,9 +281,9 @@ class MemberRecord:
         return bool(self.fields["authorized"])
 
     @property
-    def is_bridge(self) -> bool:
+    def may_bridge(self) -> bool:
         """True if it may bridge other devices into the network."""
-        return bool(self.fields["activeBridge"])
+        return bool(self.fields["activeBridge"]) and self.is_authorized
 
     @property
     def revision(self) -> int:

@@ -116,9 +116,7 @@ class NetworkState:
     def bridges(self) -> tuple[bytes, ...]:
         """Members that may bridge, ascending; only those that are authorised."""
         if self._bridges is None:
-            self._bridges = tuple(
-                sorted(m.address for m in self.members.values() if m.is_bridge and m.is_authorized)
-            )
+            self._bridges = tuple(sorted(m.address for m in self.members.values() if m.may_bridge))
         return self._bridges
 
     def online(self, now: float) -> list[bytes]:
