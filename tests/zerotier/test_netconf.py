@@ -184,7 +184,7 @@ def test_a_real_member_s_stored_configuration_means_what_it_reports(
 
 
 @given(config=CONFIGS)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_a_configuration_survives_its_encoding(config: NetworkConfig) -> None:
     assert NetworkConfig.parse(config.emit()) == config
 
@@ -387,7 +387,7 @@ def test_junk_in_any_key_is_a_configuration_or_a_header_error(data: bytes, key: 
 
 
 @given(data=st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_a_damaged_configuration_is_a_configuration_or_a_header_error(
     data: st.DataObject,
 ) -> None:

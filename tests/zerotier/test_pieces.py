@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.errors import HeaderError, IdentityError
@@ -188,6 +188,7 @@ def test_the_largest_configuration_fits_in_fifty_pieces() -> None:
     assert _feed(Assembler(), pieces)[-1] == dictionary
 
 
+@settings(max_examples=50)
 @given(data=st.data())
 def test_pieces_come_together_in_any_order_and_more_than_once(data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 60))

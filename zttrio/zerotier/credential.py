@@ -452,7 +452,7 @@ class CredentialsMessage:
         return cls(tuple(memberships), capabilities, tags, revocations, ownerships)
 
     def emit(self) -> list[bytes]:
-        """As few payloads as their largest size allows, certificates of membership first.
+        """As few payloads as their largest size allows, but one at least, in the order of parts.
 
         Receivers take one such message per second, so a second one should wait for longer (5.4).
         A credential that is larger than any packet is left out.
@@ -478,8 +478,7 @@ class CredentialsMessage:
                     size = _EMPTY
                 packet[number].append(encoded)
                 size += len(encoded)
-        if size > _EMPTY:
-            payloads.append(_join(packet))
+        payloads.append(_join(packet))
         return payloads
 
 
