@@ -196,8 +196,10 @@ class TcpConnection(Timed):
         peer can send in one.  In slow start it will send twice as much in the next, and twice that
         before we know of it, so growth is extrapolated.
         """
-        if now - self.tuned_at >= self.rtt.srtt:
-            taken = self.rcv_nxt - self.receive_queued - self.tuned_seq
+        taken = self.rcv_nxt - self.receive_queued - self.tuned_seq
+        # A whole buffer takes a round trip at least, whatever our estimate of that is: a receiver
+        # has hardly any samples, and in virtual time there may be nothing to measure.
+        if now - self.tuned_at >= self.rtt.srtt or taken >= self.rcv_buffer:
             before = self.tuned_octets or 10 * self.rcv_mss
             if taken > before and not self.options.receive_buffer:
                 self.tuned_octets = taken

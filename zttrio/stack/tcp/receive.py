@@ -31,6 +31,7 @@ from .state import (
     SYN_RECEIVED,
     SYN_SENT,
 )
+from .tcb import OPEN
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
@@ -125,7 +126,7 @@ class Receiver(Handshaker):
             or ack > self.snd_nxt
             or length > self.rcv_adv - number
             or (queue is not None and queue.ahead)
-            or (length == 0 and (ack == una or window == 0))
+            or (length == 0 and (window == 0 or (ack == una and not self._is_mere_update(window))))
             or self.is_read_closed
             or self.fin_seq is not None
             or (self.ecn_ok and packet.traffic_class & 3 == CE)
@@ -156,6 +157,17 @@ class Receiver(Handshaker):
             self.rcv_nxt = number + length
             self._note_data(length, packet.gso_size, now)
         return True
+
+    def _is_mere_update(self, window: int) -> bool:
+        """True if an ACK without data and without news says nothing but a new window."""
+        return (
+            window != self.snd_wnd
+            and self.loss_state == OPEN
+            and not self.board.sacked
+            and not self.dupacks
+            and self.tail_end < 0
+            and self.persist_at == inf
+        )
 
     def _change_window(self, window: int) -> None:
         """The peer announces another window."""
