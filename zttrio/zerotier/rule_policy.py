@@ -15,18 +15,15 @@ import attrs
 from . import rules as r
 from .credential import THING_IPV4, THING_IPV6, THING_MAC
 from .derived import rfc4193, sixplane
-from .rule_match import (
+from .rule_frame import (
     KINDS,
     RFC4193_PREFIX,
     SIXPLANE_PREFIX,
     RuleFrame,
-    Setting,
     Surroundings,
     kind_of,
-    may_disarm,
-    reads_transport,
-    test_for,
 )
+from .rule_match import Setting, may_disarm, reads_transport, test_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,7 +33,8 @@ if TYPE_CHECKING:
 
     from .credential import Ownership
     from .netconf import NetworkConfig
-    from .rule_match import PeerCredentials, PeerRules, Test
+    from .rule_frame import PeerCredentials, PeerRules
+    from .rule_match import Test
     from .rules import Rule
 
 __all__ = ["Copy", "Decision", "Outcome", "Policy", "RuleList", "Verdict"]

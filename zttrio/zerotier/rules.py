@@ -1,8 +1,9 @@
 """Rules: what a network lets through, as the octets of a configuration and as fields.
 
 A rule list is a flat sequence of entries: matches, and after each group of them the action that
-they decide about.  What the entries do is in `.rule_match`, how people write them in `.rule_json`
-and `.rule_language`.  Section numbers in these four files are those of the VL2 specification.
+they decide about.  What they do is in `.rule_policy` and `.rule_match`, how people write them in
+`.rule_json` and `.rule_language`.  Section numbers in these files are those of the VL2
+specification.
 """
 
 from __future__ import annotations
