@@ -1,8 +1,8 @@
 """The messages of virtual networks as octets: what stands behind the verb byte (5).
 
 Credentials are in `.credential`, requests in `.config_request`, pieces of a configuration in
-`.piece`.  Headers of OK and ERROR are
-VL1's, see `.messages`: what is parsed here starts behind them.
+`.piece`.  Headers of OK and ERROR are VL1's, see `.messages`: what is parsed here starts behind
+them.
 """
 
 from __future__ import annotations
@@ -499,7 +499,7 @@ class NetworkError:
         head = _NETWORK.pack(self.network_id)
         if self.group is not None:
             return head + _GROUP.pack(*self.group)
-        if self.sign_on is None:
+        if not self.sign_on:
             return head
         encoded = self.sign_on.emit()
         return b"".join((head, _LENGTH.pack(len(encoded)), encoded))
