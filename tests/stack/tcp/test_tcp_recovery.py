@@ -30,8 +30,12 @@ def at(number: int) -> int:
 def _flight(
     t: TcpTrace, count: int, *, sack: bool = True, timestamps: bool = False, more: int = 0
 ) -> TcpConnection:
-    """A connection with *count* segments in flight, sent now, and *more* octets to send."""
+    """A connection with *count* segments in flight, sent now, and *more* octets to send.
+
+    It has repaired a loss before, which matters for the first one only.
+    """
     connection = t.establish(sack=sack, timestamps=timestamps, rtt=RTT, window_scale=7)
+    connection.recover = connection.iss
     t.send(ACK)  # the window of a SYN is not scaled: from here on it does not change
     mss = connection.mss
     connection.congestion.cwnd = count * mss
@@ -294,6 +298,55 @@ def test_three_segments_sacked_behind_a_hole_repair_it_at_once() -> None:
     assert connection.recover == connection.snd_nxt
 
 
+def test_the_first_hole_ever_gets_a_quarter_round_trip_in_case_it_is_only_late() -> None:
+    t = TcpTrace()
+    connection = _flight(t, 20)
+    connection.recover = 0  # as in a connection that has never repaired anything
+    start = t.now
+    t.at(start + RTT)
+    t.send(ACK, ack=at(0), sack_blocks=((at(1), at(9)),))
+    t.expect_nothing()
+    t.at(start + RTT + RTT / 4)
+    t.expect(ACK, seq=at(0), at=start + RTT + RTT / 4)
+    assert connection.loss_state == RECOVERY
+    # The path loses, then, and does not reorder: whatever else is missing is sent again at once.
+    t.send(ACK, ack=at(0), sack_blocks=((at(1), at(9)), (at(10), at(13))))
+    t.expect(ACK, seq=at(9), at=t.now)
+
+
+def test_what_was_only_late_is_not_sent_again_though_a_whole_window_has_overtaken_it() -> None:
+    t = TcpTrace()
+    connection = _flight(t, 20)
+    connection.recover = 0
+    start = t.now
+    t.at(start + RTT)
+    t.send(ACK, ack=at(0), sack_blocks=((at(1), at(20)),))
+    t.at(start + RTT + RTT / 4 - 0.001)
+    t.send(ACK, ack=at(20))
+    t.at(start + 10.0)
+    t.expect_nothing()
+    assert connection.is_reordering
+    assert t.counters.tcp_recoveries == 0
+
+
+def test_what_arrives_before_it_could_be_sent_again_was_not_lost() -> None:
+    # The ACK of the late segment comes in one burst with those that made it look lost.
+    t = TcpTrace()
+    connection = _flight(t, 10)
+    before = connection.congestion.cwnd
+    t.at(t.now + RTT)
+    with t.burst():
+        t.send(ACK, ack=at(0), sack_blocks=((at(1), at(5)),))
+        assert connection.loss_state == RECOVERY
+        t.send(ACK, ack=at(5))
+    t.expect_nothing()
+    assert connection.loss_state == OPEN
+    assert connection.congestion.cwnd >= before
+    assert connection.congestion.ssthresh > 100 * MSS
+    assert t.counters.tcp_undone == 1
+    assert connection.is_reordering
+
+
 def test_one_segment_sacked_behind_a_hole_repairs_it_after_a_quarter_round_trip() -> None:
     t = TcpTrace()
     connection = _flight(t, 2)
@@ -440,6 +493,23 @@ def test_a_lost_tail_is_found_by_a_probe_and_repaired_without_a_timeout() -> Non
     assert connection.loss_state == OPEN
     assert t.counters.tcp_timeouts == 0
     assert t.counters.tcp_tail_probes == 1
+
+
+def test_a_probe_that_arrived_out_of_order_counts_although_the_echo_is_older() -> None:
+    # RFC 7323 4.3: what is echoed is still the timestamp of the last segment in order.
+    t = TcpTrace()
+    connection = _flight(t, 5, timestamps=True)
+    mss = connection.mss
+    original = t._caller(t.peer_port).echo
+    t.at(t.now + RTT)
+    t.send(ACK, ack=1 + 2 * mss)
+    t.at(t.now + 2 * connection.rtt.srtt)
+    t.expect(ACK, seq=1 + 4 * mss, size=mss)
+    t.at(t.now + RTT)
+    arrived = (1 + 4 * mss, 1 + 5 * mss)
+    t.send(ACK, ack=1 + 2 * mss, sack_blocks=(arrived,), timestamp=(t.peer_clock(), original))
+    assert [segment.seq for segment in t.take()] == [1 + 2 * mss, 1 + 3 * mss]
+    assert t.counters.tcp_timeouts == 0
 
 
 def test_a_probe_carries_new_data_if_there_is_any() -> None:
@@ -603,6 +673,7 @@ def test_dsacks_for_every_repair_undo_a_recovery() -> None:
     t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))
     assert connection.congestion.cwnd >= before
     assert connection.congestion.ssthresh > 100 * MSS
+    assert connection.is_reordering  # what looked lost was late: look closer from now on
     t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))  # the network repeats it
     assert t.counters.tcp_undone == 1
 

@@ -415,6 +415,7 @@ def test_part_of_a_super_segment_is_sent_again() -> None:
     t.at(0.2)
     # The second of five is missing.
     t.send(ACK, ack=1 + MSS, sack_blocks=((1 + 2 * MSS, 1 + 5 * MSS),))
+    t.at(0.225)  # and not only late
     t.expect(ACK, data[MSS : 2 * MSS], seq=1 + MSS, gso_size=0)
     t.expect_nothing()
     t.send(ACK, ack=1 + 5 * MSS)

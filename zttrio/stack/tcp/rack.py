@@ -64,9 +64,17 @@ class Rack(Sizer):
             self.arm(latest)
 
     def reorder_window(self) -> float:
-        """How long to wait for what may only be late (step 4)."""
-        if not self.is_reordering and (
-            self.loss_state != OPEN or self.board.sacked_segments >= DUP_THRESH
+        """How long to wait for what may only be late (step 4).
+
+        RFC 8985 does not wait at all while nothing has ever been late, if three segments have
+        overtaken, or if losses are being repaired.  But a path that reorders has to show it first,
+        so the first time in a connection's life we wait all the same: a quarter of one round trip,
+        once, against a window that is halved for nothing.
+        """
+        if (
+            not self.is_reordering
+            and self.recover
+            and (self.loss_state != OPEN or self.board.sacked_segments >= DUP_THRESH)
         ):
             return 0.0
         if self.rtt.min_rtt == inf:

@@ -48,10 +48,12 @@ class Recoverer(Rack):
         board = self.board
         acked = ack - self.snd_una
         flight = self.snd_nxt - self.snd_una
+        patience = inf
         if self.loss_state == OPEN and not board.retransmitted_out:
             board.begin_ack(inf)
         else:
-            board.begin_ack(self._trust_before(echo, now))
+            patience = self._trust_before(now)
+            board.begin_ack(patience if echo is None else min(patience, self._after(echo, now)))
         delivered = 0
         if acked:
             delivered = board.acknowledge(ack)
@@ -63,6 +65,9 @@ class Recoverer(Rack):
             self.soft_error = 0
             self.progress_at = now
         if blocks:
+            # What arrives out of order changes no timestamp that is echoed (RFC 7323 4.3), so the
+            # echo tells nothing about it.
+            board.trust_before = patience
             for left, right in sorted(blocks):
                 delivered += board.sack(left, right)
         rtt = self._measure(acked, flight, echo, now) if delivered else 0.0
@@ -92,16 +97,16 @@ class Recoverer(Rack):
         elif board.sacked:
             self.tail_at = inf
 
-    def _trust_before(self, echo: int | None, now: float) -> float:
+    def _trust_before(self, now: float) -> float:
         """Pieces sent again since then were acknowledged for an earlier transmission.
 
-        RFC 8985 6.2 step 2: an ACK cannot come in less than the shortest round trip ever seen, nor
-        echo a timestamp older than what it acknowledges.
+        RFC 8985 6.2 step 2: an ACK cannot come in less than the shortest round trip ever seen.
         """
-        limit = now - self.rtt.min_rtt + NOISE if self.rtt.min_rtt < inf else inf
-        if echo is not None:
-            limit = min(limit, self._echoed_time(echo, now) + 0.001)
-        return limit
+        return now - self.rtt.min_rtt + NOISE if self.rtt.min_rtt < inf else inf
+
+    def _after(self, echo: int, now: float) -> float:
+        """Nor does an ACK echo a timestamp older than what it acknowledges."""
+        return self._echoed_time(echo, now) + 0.001
 
     def _echoed_time(self, echo: int, now: float) -> float:
         """When the segment went out whose timestamp comes back, rounded down to a millisecond."""
@@ -116,7 +121,11 @@ class Recoverer(Rack):
             if not board.is_ambiguous:
                 sample = now - board.oldest_at
                 self.rtt.sample(sample, now, max(1, flight // max(acked, 2 * self.mss)))
-            elif echo is not None and board.newest_is_retransmitted:
+            elif (
+                echo is not None
+                and board.newest_is_retransmitted
+                and board.newest_at < self._after(echo, now)
+            ):
                 # Karn's problem, which of the two was acknowledged, solved by the timestamp: it is
                 # not older than the repetition (or `newest_at` would be that of another piece).
                 sample = now - board.newest_at
@@ -326,14 +335,15 @@ class Recoverer(Rack):
         if self.undo_marker < 0:
             return False
         board = self.board
-        if (
-            acked
-            and echo is not None
-            and self.repair_at >= 0
-            and self._echoed_time(echo, now) < int(self.repair_at * 1000) / 1000 - NOISE
-        ):
-            # RFC 4015: it was set off by a segment from before the first repetition.
-            return True
+        if acked:
+            if self.repair_at < 0:
+                return True  # nothing has been sent again yet, and yet it arrived
+            if (
+                echo is not None
+                and self._echoed_time(echo, now) < int(self.repair_at * 1000) / 1000 - NOISE
+            ):
+                # RFC 4015: it was set off by a segment from before the first repetition.
+                return True
         # RFC 5682 2.1 step 3b: something arrived that was never sent again.  Without SACK, an ACK
         # that covers a repetition as well may have been set off by that.
         return (
@@ -371,6 +381,11 @@ class Recoverer(Rack):
         self.layer.counters.tcp_undone += 1
         self.undo_marker = -1
         self.congestion.undo()
+        if self.loss_state != LOSS:
+            # What looked lost was only late.  RFC 8985 6.2 step 3 sees that in pieces that were
+            # never sent again, so a path whose every late piece is repaired at once would have
+            # nobody look closer; Linux draws the same conclusion.
+            self.is_reordering = True
         if self.loss_state != OPEN:
             self.board.unmark_lost()
             self.loss_state = OPEN

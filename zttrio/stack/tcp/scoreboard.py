@@ -79,13 +79,14 @@ class Scoreboard:
         is_ambiguous: one of them was sent more than once, or none is acknowledged.
         original_end: the lowest end of those that were never sent twice, -1 if there are none.
         reordered: the lowest end of a piece that arrived after others sent later, None if none.
+        trust_before: a piece that was sent again at or after this time is not what the ACK is
+            about, its earlier transmission is (RFC 8985 6.2 step 2).
     """
 
     __slots__ = (
         "_lost_heap",
         "_order",
         "_timeline",
-        "_trust_before",
         "highest_sacked",
         "is_ambiguous",
         "lost",
@@ -99,6 +100,7 @@ class Scoreboard:
         "retransmitted_out",
         "sacked",
         "sacked_segments",
+        "trust_before",
     )
 
     def __init__(self) -> None:
@@ -115,7 +117,7 @@ class Scoreboard:
         self.original_end = -1
         self.is_ambiguous = False
         self.reordered: int | None = None
-        self._trust_before = inf
+        self.trust_before = inf
         # In order of sending, built when the first loss or SACK makes that order matter.
         self._timeline: list[tuple[float, int, int, Sent]] | None = None
         self._lost_heap = _NO_LOSSES
@@ -133,15 +135,13 @@ class Scoreboard:
         """Start collecting what one ACK delivers.
 
         Args:
-            trust_before: a piece that was sent again at or after this time is not what the ACK is
-                about, its earlier transmission is (RFC 8985 6.2 step 2); inf if nothing was sent
-                again.
+            trust_before: see `trust_before`; inf if nothing was sent again.
         """
         self.newest_at = self.oldest_at = -1.0
         self.newest_is_retransmitted = self.is_ambiguous = False
         self.original_end = -1
         self.reordered = None
-        self._trust_before = trust_before
+        self.trust_before = trust_before
 
     def acknowledge(self, ack: int) -> int:
         """Everything before *ack* has arrived; return how many octets of it are news.
@@ -195,7 +195,7 @@ class Scoreboard:
             # Arrived behind something that was sent later: the path reorders (RFC 8985 6.2 step 3).
             if end < self.highest_sacked and (self.reordered is None or end < self.reordered):
                 self.reordered = end
-        elif at >= self._trust_before:
+        elif at >= self.trust_before:
             return size
         if at > self.newest_at or (at == self.newest_at and end > self.newest_end):
             self.newest_at = at
