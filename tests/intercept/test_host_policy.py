@@ -11,10 +11,10 @@ import trio
 
 from zttrio.intercept.policy import DENY, HOST, Policy, Rule
 
-from .test_programs import needs
+from .programs import needs
 
 if TYPE_CHECKING:
-    from .conftest import Host, Segment
+    from .hosts import Host, Segment
 
 pytestmark = pytest.mark.kernel
 

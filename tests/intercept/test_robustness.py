@@ -14,12 +14,12 @@ import trio
 
 from zttrio.tap import rpc
 
-from .conftest import until
+from .hosts import until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .conftest import Host, Segment
+    from .hosts import Host, Segment
 
 pytestmark = pytest.mark.kernel
 

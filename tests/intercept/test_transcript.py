@@ -17,7 +17,7 @@ import trio
 from zttrio.tap import standin
 
 if TYPE_CHECKING:
-    from .conftest import Host, Segment
+    from .hosts import Host, Segment
 
 ROOT = Path(__file__).parents[2]
 GROUPS = [
