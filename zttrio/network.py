@@ -636,7 +636,7 @@ def _choose_wire(
             raise ValueError("network: home, planet and token need a network ID")
         return HostSegment()
     try:
-        zerotier = import_module("zttrio.wire.zerotier.wire")
+        zerotier = import_module("zttrio.wire.zerotier")
     except ModuleNotFoundError as exc:
         missing = (exc.name or "zttrio").partition(".")[0]
         if missing == "zttrio":

@@ -10,7 +10,7 @@ from .link import Link
 from .memory import FrameRecord, MemorySegment, MemoryWire
 
 if TYPE_CHECKING:
-    from .zerotier.wire import ZeroTier
+    from .zerotier import ZeroTier
 
 __all__ = ["FrameRecord", "HostSegment", "Link", "MemorySegment", "MemoryWire", "Tap", "ZeroTier"]
 
@@ -18,7 +18,7 @@ __all__ = ["FrameRecord", "HostSegment", "Link", "MemorySegment", "MemoryWire", 
 def __getattr__(name: str) -> object:
     """Import what needs the packages of the ``zerotier`` extra when somebody asks for it."""
     if name == "ZeroTier":
-        from .zerotier.wire import ZeroTier
+        from .zerotier import ZeroTier
 
         return ZeroTier
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -137,12 +137,12 @@ class Direction:
     @link.setter
     def link(self, link: Link) -> None:
         self._link = link
-        self._is_transparent = link.is_transparent
+        self.is_transparent: bool = link.is_transparent
         self._last_arrival = -inf  # another path: it may be faster than the old one
 
     def passes(self, frame: Frame) -> bool:
         """True if *frame* comes out at once and unchanged, so that `transit` is not needed."""
-        return self._is_transparent and (
+        return self.is_transparent and (
             frame.gso_size > 0 or len(frame) - ETHERNET_HEADER <= self._link.mtu
         )
 

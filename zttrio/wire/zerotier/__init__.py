@@ -1,6 +1,11 @@
-"""ZeroTier on this machine: the task that gives a sans-IO node its sockets, clock and files."""
+"""ZeroTier on this machine: a network as a wire, and the task behind it.
+
+The task gives a sans-IO node its sockets, clock and files.
+"""
 
 from .home import Home
+from .shared import SharedNode
 from .task import NodeTask, generate_identity
+from .wire import ZeroTier
 
-__all__ = ["Home", "NodeTask", "generate_identity"]
+__all__ = ["Home", "NodeTask", "SharedNode", "ZeroTier", "generate_identity"]

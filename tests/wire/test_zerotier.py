@@ -1,0 +1,297 @@
+"""Networks on a ZeroTier network, with real threads, and a cable instead of UDP."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.zerotier.data import node_identities
+from zttrio import AccessDenied, Network, NetworkNotFound, WireError
+from zttrio.wire import ZeroTier
+from zttrio.zerotier.endpoint import Endpoint
+
+from .zerotier_universe import ROOT, Universe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Virtual time that waits for the worker threads, which are quick."""
+    return MockClock(autojump_threshold=0.05)
+
+
+@pytest.fixture
+async def universe(nursery: trio.Nursery) -> AsyncGenerator[Universe, None]:
+    made = Universe()
+    await nursery.start(made.root.run)
+    with trio.fail_after(300):
+        yield made
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    async with stream:
+        async for data in stream:
+            await stream.send_all(data)
+
+
+async def test_two_members_get_addresses_and_speak_tcp_udp_and_icmp(universe: Universe) -> None:
+    network_id = universe.network(name="lab")
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        started = trio.current_time()
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        assert trio.current_time() - started < 10
+        assert ip_interface(host).ip in ip_interface("10.99.0.0/24").network
+        assert await a.ping(host) < 5
+        await nursery.start(b.serve_tcp, echo, 7)
+        data = bytes(range(256)) * 4000
+        async with await a.open_tcp_stream(host, 7) as stream:
+            nursery.start_soon(stream.send_all, data)
+            received = bytearray()
+            while len(received) < len(data):
+                received += await stream.receive_some()
+        assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+        inbox = await b.open_udp_socket(9)
+        outbox = await a.open_udp_socket()
+        await outbox.sendto(b"x" * 2772, (host, 9))
+        assert await inbox.recv(5000) == b"x" * 2772
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_megabyte_arrives_intact_both_ways_and_uncut(universe: Universe) -> None:
+    network_id = universe.network()
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    data = bytes(range(251)) * 4000
+    digest = hashlib.sha256(data).digest()
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            received = b"".join([bytes(chunk) async for chunk in stream])
+            assert hashlib.sha256(received).digest() == digest
+            await stream.send_all(data)
+
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        await nursery.start(b.serve_tcp, answer, 7)
+        async with await a.open_tcp_stream(host, 7) as stream:
+            await stream.send_all(data)
+            await stream.send_eof()
+            received = b"".join([bytes(chunk) async for chunk in stream])
+        assert hashlib.sha256(received).digest() == digest
+        # Full segments fit one datagram each, so nothing is cut by VL1.
+        counters = a.status().counters
+        assert "node_fragments_in" not in counters
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_not_let_in_learns_which_node_to_authorise(
+    clock: MockClock, universe: Universe
+) -> None:
+    network_id = universe.network()
+    wire = ZeroTier(network_id, node=universe.node(1))
+    async with Network(wire=wire) as net:
+        with pytest.raises(AccessDenied) as caught:
+            await net.wait_online()
+        assert caught.value.network_id == f"{network_id:016x}"
+        assert caught.value.node_address == str(node_identities()[1])
+        universe.authorize(network_id, 1)
+        while True:
+            try:
+                await net.wait_online()
+                break
+            except AccessDenied:
+                await trio.sleep(0.1)
+        assert wire.failure is None
+
+
+async def test_a_network_that_its_controller_does_not_know_is_not_found(
+    universe: Universe,
+) -> None:
+    network_id = universe.network() ^ 0xFFFF
+    async with Network(wire=ZeroTier(network_id, node=universe.node(1))) as net:
+        with pytest.raises(NetworkNotFound, match=f"{network_id:016x}"):
+            await net.wait_online()
+
+
+async def test_a_token_lets_in_without_the_administrator(universe: Universe) -> None:
+    network_id = universe.network(authTokens={"secret": 0})
+    wire = ZeroTier(network_id, node=universe.node(1), token="secret")
+    async with Network(wire=wire) as net:
+        await net.wait_online()
+
+
+async def test_settings_of_the_controller_change_while_connections_live_on(
+    universe: Universe,
+) -> None:
+    network_id = universe.network(mtu=2800)
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        await nursery.start(b.serve_tcp, echo, 7)
+        async with await a.open_tcp_stream(host, 7) as stream:
+            assert a.status().mtu == 2800
+            universe.change_network(network_id, mtu=1500, v6AssignMode={"rfc4193": True})
+            while a.status().mtu != 1500 or b.status().mtu != 1500:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            assert sum(i.version == 6 and not i.ip.is_link_local for i in a.addresses) == 1
+            await stream.send_all(b"still here")
+            assert await stream.receive_some() == b"still here"
+        six = next(str(i.ip) for i in b.addresses if i.version == 6 and not i.ip.is_link_local)
+        assert await a.ping(six) < 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_rule_of_the_network_keeps_a_port_closed(
+    clock: MockClock, universe: Universe
+) -> None:
+    drop_80 = [
+        {"type": "MATCH_IP_DEST_PORT_RANGE", "start": 80, "end": 80},
+        {"type": "ACTION_DROP"},
+        {"type": "ACTION_ACCEPT"},
+    ]
+    network_id = universe.network(rules=drop_80)
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        for port in (7, 80):
+            await nursery.start(b.serve_tcp, echo, port)
+        stream = await a.open_tcp_stream(host, 7)
+        await stream.aclose()
+        with trio.move_on_after(2.5) as waiting:
+            await a.open_tcp_stream(host, 80)
+        assert waiting.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_member_that_is_shut_out_is_heard_by_nobody(
+    clock: MockClock, universe: Universe
+) -> None:
+    network_id = universe.network()
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        assert await a.ping(host) < 5
+        await trio.sleep(1.1)  # a controller's clock has to move between the two decisions
+        universe.authorize(network_id, 1, authorized=False)
+        await trio.sleep(0.5)
+        with trio.move_on_after(1.5) as waiting:
+            await a.ping(host)
+        assert waiting.cancelled_caught
+
+
+async def test_multicast_reaches_who_is_in_the_group(universe: Universe) -> None:
+    network_id = universe.network()
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b:
+        await b.wait_online()
+        await a.wait_online()
+        inbox = await b.open_udp_socket(5353)
+        group = socket.inet_aton("239.1.2.3")
+        inbox.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + bytes(4))
+        outbox = await a.open_udp_socket()
+        with trio.fail_after(20):
+            while True:  # datagrams may be lost before the group is known
+                await outbox.sendto(b"to all", ("239.1.2.3", 5353))
+                with trio.move_on_after(0.5):
+                    assert await inbox.recv(100) == b"to all"
+                    break
+
+
+async def test_a_restart_keeps_the_identity_and_needs_no_controller(
+    universe: Universe, tmp_path: Path
+) -> None:
+    network_id = universe.network(name="kept")
+    universe.authorize(network_id, 1)
+    node = universe.node(1, tmp_path)
+    async with Network(wire=ZeroTier(network_id, home=tmp_path, node=node)) as net:
+        before = await net.wait_online()
+    stored = tmp_path / "networks.d" / f"{network_id:016x}.conf"
+    assert b"n=kept" in stored.read_bytes()
+    universe.cable.cut.add(universe.cable.sockets[Endpoint.parse(ROOT)].endpoint)
+    node = universe.node(1, tmp_path)
+    async with Network(wire=ZeroTier(network_id, home=tmp_path, node=node)) as net:
+        with trio.fail_after(1):
+            after = await net.wait_online()
+        assert [i for i in after if i.version == 4] == [i for i in before if i.version == 4]
+
+
+async def test_networks_of_one_home_are_one_node_and_any_of_them_may_go_first(
+    universe: Universe, nursery: trio.Nursery
+) -> None:
+    ids = [universe.network(), universe.network()]
+    node, peer = universe.node(1), universe.node(2)
+    for network_id in ids:
+        universe.authorize(network_id, 1)
+        universe.authorize(network_id, 2)
+    hosts = []
+    for network_id in ids:
+        net = await nursery.start(_stay, Network(wire=ZeroTier(network_id, node=peer)))
+        hosts.append(str((await net.wait_online())[0].ip))
+    await nursery.start(net.serve_tcp, echo, 7)
+
+    may_leave = trio.Event()
+    one = await nursery.start(_stay, Network(wire=ZeroTier(ids[0], node=node)), may_leave)
+    await one.wait_online()
+    assert await one.ping(hosts[0]) < 5
+    async with Network(wire=ZeroTier(ids[1], node=node)) as two:
+        await two.wait_online()
+        assert node.users == 2
+        stream = await two.open_tcp_stream(hosts[1], 7)
+        may_leave.set()
+        while node.users == 2:  # noqa: ASYNC110 - it drove the node
+            await trio.sleep(0.01)
+        sock = universe.cable.sockets[Endpoint.parse("10.0.1.1/9993")]
+        assert not sock.is_closed
+        await stream.send_all(b"go on")
+        assert await stream.receive_some() == b"go on"
+        await stream.aclose()
+    assert sock.is_closed
+
+
+async def _stay(
+    net: Network,
+    until: trio.Event | None = None,
+    *,
+    task_status: trio.TaskStatus[Network] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    async with net:
+        task_status.started(net)
+        await (trio.Event() if until is None else until).wait()
+
+
+async def test_a_node_is_on_a_network_once(universe: Universe) -> None:
+    network_id = universe.network()
+    node = universe.node(1)
+    async with Network(wire=ZeroTier(network_id, node=node)) as net:
+        with pytest.raises(WireError, match="is on it already"):
+            async with Network(wire=ZeroTier(network_id, node=node)):
+                pytest.fail("it has joined twice")
+        assert node.users == 1
+        assert net.status().wire == f"zerotier {network_id:016x}"
+
+
+async def test_nothing_is_sent_without_a_planet_of_the_owners_choice(tmp_path: Path) -> None:
+    for home in (None, tmp_path):
+        with pytest.raises(WireError, match="did not choose"):
+            async with Network("8056c2e21c000001", home=home):
+                pytest.fail("which planet was that?")
+
+
+@pytest.mark.parametrize("text", ["", "8056c2e21c00000", "8056c2e21c00000g", "0" * 16, "host"])
+def test_a_network_id_has_sixteen_hex_digits(text: str) -> None:
+    with pytest.raises(ValueError, match="needs sixteen hex digits"):
+        Network(text or "x")
