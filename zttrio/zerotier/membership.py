@@ -17,10 +17,11 @@ import attrs
 
 from . import messages
 from .adhoc import adhoc_config, is_adhoc
+from .config_request import ConfigRequest, request_metadata
 from .constants import TICK, is_reserved
 from .credential import CredentialsMessage
 from .derived import BROADCAST, Group, controller_of, mac_of
-from .frames import ConfigRequest, MulticastLike, request_metadata
+from .frames import MulticastLike
 from .inbound import Inbound
 from .member_table import MemberTable
 from .outbound import Outbound

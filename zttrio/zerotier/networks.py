@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING
 from zttrio.errors import HeaderError
 
 from . import messages
+from .config_request import ConfigAnswer, ConfigRequest
 from .constants import WHOIS_RETRY
 from .derived import controller_of
 from .distribution import Asked
 from .frames import (
-    ConfigAnswer,
-    ConfigRequest,
     ExtFrame,
     Gather,
-    GatherAnswer,
-    GatherResults,
     MulticastAnswer,
     MulticastFrame,
-    MulticastLike,
     NetworkError,
     parse_network_id,
 )
-from .gate import Bucket, Gate
+from .gate import Gate
 from .intake import CredentialIntake
 from .kept import TIME, Kept, KeptMessages
 from .member_config import MemberConfig
@@ -46,13 +42,13 @@ from .multicast import GroupTable
 from .netconf import NetworkConfig
 from .network_counters import NetworkCounters
 from .piece import Assembler, Piece
+from .registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
     from .controller.layer import ControllerLayer
-    from .derived import Group
     from .events import Message
     from .identity import Randomness
     from .node import Node
@@ -69,12 +65,9 @@ __all__ = [
 
 _HANDLED = "message_handled"
 _NOT_JOINED = "message_not_joined"
-_TOO_OFTEN = "message_too_often"
 _RETRY = WHOIS_RETRY  # (8.4)
 _HOUSEKEEPING = 30.0
 _KEYS = 16_384  # arbitrary
-_GATHERS_PER_SECOND = 50.0  # arbitrary; each may cost a long answer
-_GATHER_BURST = 200
 
 
 class Networks:
@@ -111,7 +104,6 @@ class Networks:
         self.counters = counters = NetworkCounters()
         self.groups = GroupTable(rng)
         self.controller = controller
-        self._is_registry = is_registry
         self._node = node
         self._rng = rng
         self._shared = Shared(node, config, counters, self.groups, rng, epoch)
@@ -119,16 +111,18 @@ class Networks:
         self._by_octets: dict[bytes, Membership] = {}
         self._assemblers: dict[int, Assembler] = {}
         self._intake = CredentialIntake(node, counters, self._networks, self._forward)
+        self._registry = Registry(
+            node, self.groups, self._networks, counters, controller, is_open=is_registry
+        )
         self._kept = KeptMessages(config.kept, config.kept_per_peer)
         self._complaints: Gate[tuple[int, bytes]] = Gate(config.complaint_interval, _KEYS)
-        self._gathers: dict[bytes, Bucket] = {}
         self._retrying: Kept | None = None
         self._next_retry = inf
         self._next_housekeeping = inf
         self._by_verb: dict[int, Callable[[Message, float], str | None]] = {
             messages.FRAME: self._frame,
             messages.EXT_FRAME: self._ext_frame,
-            messages.MULTICAST_LIKE: self._multicast_like,
+            messages.MULTICAST_LIKE: self._registry.receive_like,
             messages.NETWORK_CREDENTIALS: self._credentials,
             messages.NETWORK_CONFIG_REQUEST: self._config_request,
             messages.NETWORK_CONFIG: self._config_push,
@@ -227,12 +221,9 @@ class Networks:
             self._retry(self._kept.take(), now)
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + _HOUSEKEEPING
-            self.groups.expire(now)
+            self._registry.expire(now)
             self._complaints.expire(now)
             self._intake.expire(now)
-            full = _GATHER_BURST / _GATHERS_PER_SECOND
-            for address in [a for a, one in self._gathers.items() if now - one.filled_at >= full]:
-                del self._gathers[address]
 
     def sizes(self) -> dict[str, int]:
         """How full the tables are; each is bounded."""
@@ -241,7 +232,7 @@ class Networks:
             "groups": len(self.groups),
             "kept": len(self._kept),
             "complaints": len(self._complaints),
-            "gathers": len(self._gathers),
+            "gathers": len(self._registry),
         }
 
     # NetworkLayer
@@ -348,12 +339,15 @@ class Networks:
             "frame_filtered",
             "frame_redirected",
         ):
-            results = self._results(
-                multicast.network_id, multicast.group, address, now, limit=multicast.gather_limit
+            results = self._registry.results(
+                multicast.network_id, multicast.group, address, multicast.gather_limit, now
             )
             if results is not None:
-                answer = MulticastAnswer(multicast.network_id, multicast.group, None, results)
-                self._send_ok(message, answer.emit(), now)
+                answer = MulticastAnswer(
+                    multicast.network_id, multicast.group, None, results
+                ).emit()
+                payload = messages.emit_ok(message.verb, message.packet_id, answer)
+                self._node.send(address, messages.OK, payload, now)
         return outcome
 
     def _unknown(self, message: Message) -> str:
@@ -406,7 +400,7 @@ class Networks:
     def _credentials(self, message: Message, now: float) -> str | None:
         taken = self._intake.receive(message, now, is_again=self._retrying is not None)
         if taken is None:
-            return _TOO_OFTEN
+            return "message_too_often"
         for network_id in taken.admitted:
             self._retry_at_once(network_id, now)
         if taken.is_incomplete:
@@ -556,78 +550,10 @@ class Networks:
 
     # groups
 
-    def _may_announce(self, network_id: int, address: bytes, now: float) -> bool:
-        """Whether a peer's word on groups counts (11.3, 11.4)."""
-        membership = self._networks.get(network_id)
-        if membership is not None and membership.admit(address, now) is not None:
-            return True
-        if self._is_registry:
-            return True
-        controller = self.controller
-        return controller is not None and controller.answers_for(network_id, address, now)
-
-    def _multicast_like(self, message: Message, now: float) -> str:
-        address = message.peer.address
-        allowed: dict[int, bool] = {}
-        for network_id, group in MulticastLike.parse(message.payload).entries:
-            if network_id not in allowed:
-                allowed[network_id] = self._may_announce(network_id, address, now)
-            if allowed[network_id]:
-                self.counters.likes_taken += 1
-                self._learn(network_id, group, address, now)
-            else:
-                self.counters.likes_refused += 1
-        return _HANDLED
-
-    def _learn(self, network_id: int, group: Group, address: bytes, now: float) -> None:
-        if address == self._node.address:
-            return
-        if self.groups.add(network_id, group, address, now):
-            membership = self._networks.get(network_id)
-            if membership is not None:
-                membership.outbound.distribution.learned(group, address, now)
-
     def _gather(self, message: Message, now: float) -> str:
         question = Gather.parse(message.payload)
-        address = message.peer.address
         self._intake.take_attached(question.network_id, question.membership, message.peer, now)
-        if not self._may_announce(question.network_id, address, now):
-            self.counters.gathers_refused += 1
-            return _HANDLED
-        bucket = self._gathers.get(address)
-        if bucket is None:
-            if len(self._gathers) >= _KEYS:
-                return _TOO_OFTEN
-            bucket = self._gathers[address] = Bucket(_GATHERS_PER_SECOND, _GATHER_BURST)
-        if not bucket.take(1, now):
-            return _TOO_OFTEN
-        results = self._results(
-            question.network_id, question.group, address, now, limit=question.limit
-        )
-        if results is not None:
-            self.counters.gathers_answered += 1
-            answer = GatherAnswer(question.network_id, question.group, results)
-            self._send_ok(message, answer.emit(), now)
-        return _HANDLED
-
-    def _results(
-        self, network_id: int, group: Group, asker: bytes, now: float, *, limit: int
-    ) -> GatherResults | None:
-        """Who is in a group, for somebody who asks; None if there is nothing to say (11.7)."""
-        limit = min(limit, GatherAnswer.MAX_ADDRESSES)
-        if not limit:
-            return None
-        membership = self._networks.get(network_id)
-        own = (
-            [] if membership is None or group not in membership.own_groups else [self._node.address]
-        )
-        total, sample = self.groups.sample(network_id, group, limit - len(own), now, but_not=asker)
-        found = (*own, *sample)
-        return GatherResults(total + len(own), found) if found else None
-
-    def _send_ok(self, message: Message, data: bytes, now: float) -> None:
-        payload = messages.emit_ok(message.verb, message.packet_id, data)
-        self._node.send(message.peer.address, messages.OK, payload, now)
+        return self._registry.receive_gather(message, question, now)
 
     # answers and errors
 
@@ -637,19 +563,8 @@ class Networks:
         if verb == messages.NETWORK_CONFIG_REQUEST:
             return self._config_answer(message, data, context, now)
         if not isinstance(context, Asked):
-            return _HANDLED  # to a WATCH, or to a configuration that we have pushed
-        if verb == messages.MULTICAST_GATHER:
-            answer = GatherAnswer.parse(data)
-            network_id, group, results = answer.network_id, answer.group, answer.results
-        else:
-            reply = MulticastAnswer.parse(data)
-            network_id, group = reply.network_id, reply.group
-            results = GatherResults(0, ()) if reply.results is None else reply.results
-        if (network_id, group) != context[:2] or network_id not in self._networks:
-            return "message_unexpected"
-        for address in results.addresses[: context.limit]:
-            self._learn(network_id, group, address, now)
-        return _HANDLED
+            return _HANDLED  # to a copy by WATCH
+        return self._registry.receive_answer(verb, data, context, now)
 
     def _error(
         self, message: Message, verb: int, code: int, error: NetworkError, now: float
