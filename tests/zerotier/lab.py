@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zttrio.zerotier.events import Event
+    from zttrio.zerotier.networks import NetworkEvent, Networks
 
 E = TypeVar("E")
 
@@ -107,6 +108,9 @@ class Host:
         self.sent: list[tuple[float, Endpoint, bytes]] = []
         """What left, if `keep` is set."""
         self.keep = False
+        self.networks: Networks | None = None
+        """The node's virtual networks, if it has any."""
+        self.network_events: list[tuple[float, NetworkEvent]] = []
         self.wake_at: float | None = None
 
     @property
@@ -126,9 +130,13 @@ class Host:
             if self.is_up:
                 lab.transmit(self, datagram.remote, datagram.data, datagram.ttl)
         self.events += node.take_events()
+        when = node.next_timer()
+        if self.networks is not None:
+            self.network_events += [(lab.now, event) for event in self.networks.take_events()]
+            other = self.networks.next_timer()
+            when = min((t for t in (when, other) if t is not None), default=None)
         while (identity := node.next_validation()) is not None:
             lab.at(lab.now + 0.1, partial(self._checked, identity))
-        when = node.next_timer()
         if when is not None and (self.wake_at is None or when < self.wake_at):
             self.wake_at = when
             lab.at(when, lambda: self._wake(when))
@@ -150,6 +158,8 @@ class Host:
         if self.wake_at == when:
             self.wake_at = None
             self.node.handle_timers(self.lab.now)
+            if self.networks is not None:
+                self.networks.handle_timers(self.lab.now)
             self.flush()
 
     def _checked(self, identity: Identity) -> None:

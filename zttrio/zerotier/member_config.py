@@ -37,8 +37,8 @@ class MemberConfig:
     """Try kept messages again as soon as credentials arrive; the reference waits for the next of
     its attempts, half a second apart."""
     push_always: bool = True
-    """Show credentials to bridges and replicators too before they get frames; the reference waits
-    until they ask, and loses what it sent meanwhile (14)."""
+    """Show credentials also before frames for bridges and replicators, and before announcements to
+    members; the reference waits until it is asked, and loses what it sent meanwhile (14)."""
     strict_ownership: bool = True
     """A derived IPv6 address belongs to the node that it names, not to every member (9.4)."""
     network_limit: int = attrs.field(default=256, validator=_positive)

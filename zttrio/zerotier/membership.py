@@ -475,6 +475,8 @@ class Membership:
         record.announced_at = now
         self.members.touch(record, now)
         self.node.trust(record.address, now + _TRUST)
+        if self.shared.config.push_always:
+            self.push_if_due(record, now)  # or it would not believe what follows
         self._announce(record.address, self.own_groups, now)
 
     # our own groups
