@@ -471,6 +471,8 @@ def test_extra_fields_are_skipped_and_never_signed() -> None:
     tag = _tag()
     parsed, end = Tag.parse(tag.emit()[:-2] + b"\x00\x01z")
     assert (parsed, end) == (tag, 136)
+    with pytest.raises(HeaderError):
+        Tag.parse(tag.emit()[:-2] + b"\x00\x02z")
 
 
 def test_seventeen_things_are_too_many() -> None:

@@ -351,6 +351,12 @@ def test_entries_of_other_kinds_and_with_impossible_prefixes_are_left_out() -> N
     assert config.routes == (ManagedRoute(IPv4Network("10.0.0.0/8")),)
 
 
+@given(name=st.binary(max_size=200), domain=st.binary(min_size=128, max_size=128))
+def test_names_that_are_not_utf_8_can_be_written_again(name: bytes, domain: bytes) -> None:
+    config = NetworkConfig.parse(_with(n=name, DNS=domain + bytes(4)))
+    assert NetworkConfig.parse(config.emit()) == config
+
+
 def test_an_empty_dns_block_is_no_dns() -> None:
     encoded = NetworkConfig(NETWORK, ME).emit()
     assert b"\nDNS=" + rb"\0" * 132 + b"\n" in encoded

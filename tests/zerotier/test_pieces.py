@@ -169,6 +169,7 @@ def test_only_the_network_s_own_controller_can_sign_pieces() -> None:
     assert not piece.is_signed_by(PEER)
     assert not piece.is_signed_by(CONTROLLER)
     assert not Piece(NETWORK, b"legacy").is_signed_by(CONTROLLER)
+    assert not attrs.evolve(piece, signature=b"").is_signed_by(CONTROLLER)
     with pytest.raises(IdentityError):
         cut(NETWORK, b"hello", 1, CONTROLLER.without_secret())
 
@@ -211,6 +212,10 @@ def test_overlap_cannot_fake_completion() -> None:
     assert assembler.receive(_fake(1, 1, 6, 10)) is None  # 12 octets of 10, but the end is missing
     assert assembler.receive(_fake(1, 0, 7, 10)) is None
     assert assembler.receive(_fake(1, 7, 3, 10)) == _whole(10)
+    for position in (0, 6, 7):
+        assert assembler.receive(_fake(2, position, 10 - max(position, 6), 10)) is None
+    assert assembler.receive(_fake(2, 7, 3, 10, mark=1)) is None  # 14 octets, but 4 and 5 missing
+    assert assembler.receive(_fake(2, 3, 4, 10)) == _whole(10)
 
 
 def test_a_piece_is_new_until_it_has_been_received() -> None:

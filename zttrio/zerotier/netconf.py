@@ -53,6 +53,7 @@ MAX_ROUTES = 128
 MAX_SPECIALISTS = 256
 MAX_DNS_SERVERS = 4
 MAX_NAME = 127
+MAX_DOMAIN = 127
 
 # Flags of a configuration.
 BROADCAST = 0x02
@@ -231,7 +232,6 @@ class NetworkConfig:
         if not network_id or address == _NOBODY:
             raise HeaderError("configuration: it does not say whose it is")
         mtu = keys.get_int("mtu", DEFAULT_MTU)
-        name = keys.get_bytes("n")[:MAX_NAME].partition(b"\0")[0]
         capabilities = _parse_leniently(keys.get_bytes("CAP"), Capability.parse, MAX_CAPABILITIES)
         tags = _parse_leniently(keys.get_bytes("TAG"), Tag.parse, MAX_TAGS)
         certificate = keys.get_bytes("C")
@@ -242,7 +242,7 @@ class NetworkConfig:
             timestamp=keys.get_signed("ts"),
             window=keys.get_int("ctmd"),
             revision=keys.get_int("r"),
-            name=name.decode("utf-8", "replace"),
+            name=_text(keys.get_bytes("n"), MAX_NAME),
             mtu=min(max(mtu, MIN_MTU), MAX_MTU),
             multicast_limit=min(keys.get_int("ml"), _MAX_LIMIT),
             is_public=keys.get_int("t") == _PUBLIC,
@@ -305,6 +305,12 @@ class NetworkConfig:
             keys.set_text("iurl" if self.sign_on_version == 1 else "aurl", self.sign_on_url)
             keys.set_int("aexpt", self.sign_on_expiry)
         return keys.emit()
+
+
+def _text(octets: bytes, limit: int) -> str:
+    text = octets.partition(b"\0")[0][:limit].decode("utf-8", "replace")
+    # U+FFFD takes more octets than what it stands for, and the text has to fit again.
+    return text.encode()[:limit].decode("utf-8", "ignore")
 
 
 def _id_of(item: Capability | Tag) -> int:
@@ -402,7 +408,7 @@ def _parse_dns(blob: bytes) -> DnsConfig | None:
         return None
     if len(blob) < _DOMAIN_LENGTH:
         raise HeaderError(f"DNS: only {len(blob)} octets")
-    domain = blob[:_DOMAIN_LENGTH].partition(b"\0")[0].decode("utf-8", "replace")
+    domain = _text(blob[:_DOMAIN_LENGTH], MAX_DOMAIN)
     servers = []
     at = _DOMAIN_LENGTH
     for _ in range(MAX_DNS_SERVERS):
@@ -415,8 +421,8 @@ def _parse_dns(blob: bytes) -> DnsConfig | None:
 def _emit_dns(dns: DnsConfig | None) -> bytes:
     domain = b"" if dns is None else dns.domain.encode()
     servers = () if dns is None else dns.servers
-    if len(domain) >= _DOMAIN_LENGTH:
-        raise ValueError(f"DNS domain: at most {_DOMAIN_LENGTH - 1} octets, got {len(domain)}")
+    if len(domain) > MAX_DOMAIN:
+        raise ValueError(f"DNS domain: at most {MAX_DOMAIN} octets, got {len(domain)}")
     if len(servers) > MAX_DNS_SERVERS:
         raise ValueError(f"DNS: at most {MAX_DNS_SERVERS} servers, got {len(servers)}")
     blocks = [emit_endpoint(Endpoint(server.packed, 0)) for server in servers]
