@@ -192,7 +192,7 @@ def test_an_idle_connection_outlives_ten_thousand_guesses(strip: tuple[str, ...]
         if not number % 100:  # what the two tell each other about it must come to an end
             pipe.a.tcp.end_of_burst(pipe.now)
             pipe.b.tcp.end_of_burst(pipe.now)
-            end = pipe.now + 0.5
+            end = pipe.now + 1.0
             while (when := pipe.next_time()) is not None and when <= end:
                 pipe.step()
             assert not pipe._flying

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +12,9 @@ from zttrio.stack.events import ERR, RD
 from zttrio.stack.packet import Packet
 from zttrio.stack.tcp.state import CLOSE_WAIT, CLOSED, ESTABLISHED
 from zttrio.testing.trace import TcpTrace
+
+if TYPE_CHECKING:
+    from zttrio.stack.tcp.connection import TcpConnection
 
 
 def test_a_reset_at_the_exact_number_ends_the_connection() -> None:
@@ -87,6 +91,35 @@ def test_challenges_are_limited_for_each_connection() -> None:
     t.at(0.5)
     t.send(SYN, seq=5)
     t.expect(ACK, at=0.5)
+
+
+def test_a_reset_that_the_limit_left_unanswered_is_asked_back_later() -> None:
+    t = TcpTrace()
+    connection = t.establish()
+    t.send(SYN, seq=5)
+    t.expect(ACK, at=0.0)
+    t.at(0.1)
+    for _ in range(5):
+        t.send(RST, seq=100)
+    t.at(5.0)
+    t.expect(ACK, b"", seq=1, ack=1, at=0.5)
+    t.expect_nothing()
+    t.send(RST, seq=1)
+    assert connection.state == CLOSED
+
+
+def test_any_ack_that_goes_out_asks_a_reset_back() -> None:
+    t = TcpTrace()
+    t.establish()
+    t.send(SYN, seq=5)
+    t.expect(ACK, at=0.0)
+    t.at(0.1)
+    t.send(RST, seq=100)
+    t.at(0.2)
+    t.send(ACK, b"alive")
+    t.expect(ACK, ack=6, at=0.2)
+    t.at(5.0)
+    t.expect_nothing()
 
 
 def test_challenges_are_limited_for_all_connections_together(
@@ -251,6 +284,58 @@ def test_a_segment_with_an_old_timestamp_is_dropped_and_answered() -> None:
     t.send(ACK, b"old", timestamp=(t.clock, 0))
     t.expect(ACK, ack=4)
     assert connection.receive(100, t.now) == b"new"
+    assert t.counters.tcp_paws == 1
+
+
+def _with_a_late_ack(t: TcpTrace) -> TcpConnection:
+    """A connection with a flight out, to which the peer's clock of 0.05 s ago is old."""
+    connection = t.establish(timestamps=True, sack=True, window_scale=0, rtt=0.1)
+    connection.send(bytes(10 * connection.mss), t.now)
+    t.flush()
+    t.take()
+    t.at(0.2)
+    t.send(ACK, ack=1, sack_blocks=((1 + connection.mss, 1 + 2 * connection.mss),))
+    t.take()
+    return connection
+
+
+def test_an_ack_that_others_have_overtaken_still_brings_its_sack_blocks() -> None:
+    # Linux's tcp_disordered_ack
+    t = TcpTrace()
+    connection = _with_a_late_ack(t)
+    mss, newest = connection.mss, connection.ts_recent
+    blocks = ((1 + 4 * mss, 1 + 5 * mss),)
+    t.send(ACK, ack=1, sack_blocks=blocks, timestamp=(t.peer_clock() - 50, 0))
+    assert connection.board.sacked == 2 * mss
+    assert t.counters.tcp_paws == 0
+    assert connection.ts_recent == newest  # and it is not what we echo
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": b"old"},
+        {"flags": ACK | FIN},
+        {"seq": 2},
+        {"ack": 1449},
+        {"window": 1000},
+        {"timestamp": (-2000, 0)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_of_what_has_an_old_timestamp_only_a_bare_and_recent_ack_counts(
+    change: dict[str, Any],
+) -> None:
+    t = TcpTrace()
+    connection = _with_a_late_ack(t)
+    mss, before = connection.mss, connection.board.sacked
+    late = change.get("timestamp", (-50, 0))[0]
+    arguments: dict[str, Any] = {"flags": ACK, "ack": 1, **change}
+    arguments["timestamp"] = (t.peer_clock() + late, 0)
+    t.send(sack_blocks=((1 + 4 * mss, 1 + 5 * mss),), **arguments)
+    assert connection.board.sacked == before
+    assert connection.snd_una == connection.iss + 1
+    assert connection.receive(10, t.now) is None
     assert t.counters.tcp_paws == 1
 
 

@@ -17,6 +17,7 @@ from zttrio.header.frame import CHECKSUM_COMPLETE
 from zttrio.header.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, TcpHeader
 from zttrio.stack.events import RD, WR
 
+from .emit import CHALLENGE_INTERVAL
 from .handshake import QUICK_ACKS, Handshaker
 from .receivequeue import ReceiveQueue
 from .seq import MASK, is_newer, unwrap
@@ -270,7 +271,7 @@ class Receiver(Handshaker):
             seq += 1
             flags &= ~SYN
             self.schedule_ack()
-        if not self._check_stamp(header, now):
+        if not self._check_stamp(header, len(data), now):
             return
         if not self._check_sequence(flags, seq, len(data), now):
             return
@@ -299,7 +300,7 @@ class Receiver(Handshaker):
         if flags & ECE:
             self.slow_down(now)
 
-    def _check_stamp(self, header: TcpHeader, now: float) -> bool:
+    def _check_stamp(self, header: TcpHeader, size: int, now: float) -> bool:
         """RFC 7323 5.3 R1: a segment with an old timestamp is an old segment (PAWS)."""
         if not self.ts_ok or header.flags & RST:
             return True  # RFC 7323 5.2: resets are judged by their number alone
@@ -307,16 +308,40 @@ class Receiver(Handshaker):
         if stamp is None:
             self.layer.counters.tcp_no_timestamp += 1
             return False  # RFC 7323 3.2: not from a peer that has agreed to send them
-        if is_newer(self.ts_recent, stamp[0]) and now - self.ts_recent_at <= STAMP_LIFETIME:
+        if self._is_stale(stamp[0], now) and (size or not self._is_late_ack(header, stamp[0])):
             self.layer.counters.tcp_paws += 1
             self.send_challenge(now)
             return False
         return True
 
+    def _is_stale(self, stamp: int, now: float) -> bool:
+        return is_newer(self.ts_recent, stamp) and now - self.ts_recent_at <= STAMP_LIFETIME
+
+    def _is_late_ack(self, header: TcpHeader, stamp: int) -> bool:
+        """True for an ACK that others may have overtaken on the way, and that says nothing else.
+
+        Linux spares these from PAWS, too: there is no data in them that could be from an earlier
+        lap of the numbers, and their SACK blocks matter.
+        """
+        return (
+            header.flags & ~PSH == ACK
+            and header.seq == self.rcv_nxt & MASK
+            and header.ack == self.snd_una & MASK
+            and header.window << self.snd_scale == self.snd_wnd
+            # In what is probably milliseconds: as late as a packet may be that is not lost.
+            and (self.ts_recent - stamp) & MASK <= self.rtt.rto * 1000
+        )
+
     def _note_stamp(self, header: TcpHeader, seq: int, now: float) -> None:
         """RFC 7323 4.3: what we echo is from the segment that our last ACK stopped in front of."""
-        if self.ts_ok and header.timestamp is not None and seq <= self.last_ack_sent:
-            self.ts_recent = header.timestamp[0]
+        stamp = header.timestamp
+        if (
+            self.ts_ok
+            and stamp is not None
+            and seq <= self.last_ack_sent
+            and not self._is_stale(stamp[0], now)
+        ):
+            self.ts_recent = stamp[0]
             self.ts_recent_at = now
 
     def _check_sequence(self, flags: int, seq: int, size: int, now: float) -> bool:
@@ -353,7 +378,14 @@ class Receiver(Handshaker):
         """RFC 9293 3.10.7.4, second; RFC 5961 section 3: only the exact number counts."""
         if seq != self.rcv_nxt:
             self.layer.counters.tcp_resets_ignored += 1
-            self.send_challenge(now)
+            again = self.challenged_at + CHALLENGE_INTERVAL
+            if now >= again:
+                self.send_challenge(now)
+            elif self.ack_at > again:
+                # A peer that meant it says so once, and if it is not asked now it has to be later;
+                # any ACK that goes out until then does it as well.
+                self.ack_at = again
+                self.arm(again)
             return
         self.layer.counters.tcp_resets_in += 1
         if self.state == SYN_RECEIVED:
@@ -412,7 +444,7 @@ class Receiver(Handshaker):
         blocks: tuple[tuple[int, int], ...] = ()
         dsack: tuple[int, int] | None = None
         if header.sack_blocks and self.sack_ok:
-            blocks, dsack = self._check_blocks(header, ack)
+            blocks, dsack = self.check_blocks(header, ack)
         if ack >= self.snd_una:
             is_news = ack > self.snd_una
             self.acknowledge(ack, blocks, dsack, echo, is_duplicate and not blocks, now)
@@ -422,26 +454,6 @@ class Receiver(Handshaker):
         elif blocks:
             self.acknowledge(self.snd_una, blocks, dsack, None, False, now)
         return True
-
-    def _check_blocks(
-        self, header: TcpHeader, ack: int
-    ) -> tuple[tuple[tuple[int, int], ...], tuple[int, int] | None]:
-        """The SACK blocks that can be true, unwrapped; and the D-SACK block (RFC 2883), if any."""
-        blocks: list[tuple[int, int]] = []
-        dsack: tuple[int, int] | None = None
-        low = max(ack, self.snd_una)
-        for left32, right32 in header.sack_blocks:
-            left = unwrap(left32, self.snd_una)
-            right = unwrap(right32, self.snd_una)
-            if not left < right <= self.snd_nxt:
-                self.layer.counters.tcp_bad_sack += 1
-            elif low <= left:
-                blocks.append((left, right))
-            elif right <= ack:
-                dsack = (left, right)
-        if len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1]:
-            dsack = blocks[0]  # RFC 2883 section 4: the first block lies inside the second
-        return tuple(blocks), dsack
 
     def _check_fin_acked(self, now: float) -> None:
         """Move on if our FIN has been acknowledged."""

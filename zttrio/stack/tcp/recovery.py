@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import errno
 from math import ceil, inf
+from typing import TYPE_CHECKING
 
 from .rack import DUP_THRESH, NOISE, Rack
 from .scoreboard import IN_FLIGHT, SACKED
-from .seq import MASK
+from .seq import MASK, unwrap
 from .tcb import LOSS, OPEN, RECOVERY
+
+if TYPE_CHECKING:
+    from zttrio.header.tcp import TcpHeader
 
 __all__ = ["ORPHAN_RETRIES", "Recoverer"]
 
@@ -96,6 +100,26 @@ class Recoverer(Rack):
                 self.rto_at = self.reorder_at = self.tail_at = inf
         elif board.sacked:
             self.tail_at = inf
+
+    def check_blocks(
+        self, header: TcpHeader, ack: int
+    ) -> tuple[tuple[tuple[int, int], ...], tuple[int, int] | None]:
+        """The SACK blocks that can be true, unwrapped; and the D-SACK block (RFC 2883), if any."""
+        blocks: list[tuple[int, int]] = []
+        dsack: tuple[int, int] | None = None
+        low = max(ack, self.snd_una)
+        for left32, right32 in header.sack_blocks:
+            left = unwrap(left32, self.snd_una)
+            right = unwrap(right32, self.snd_una)
+            if not left < right <= self.snd_nxt:
+                self.layer.counters.tcp_bad_sack += 1
+            elif low <= left:
+                blocks.append((left, right))
+            elif right <= ack:
+                dsack = (left, right)
+        if len(blocks) > 1 and blocks[1][0] <= blocks[0][0] and blocks[0][1] <= blocks[1][1]:
+            dsack = blocks[0]  # RFC 2883 section 4: the first block lies inside the second
+        return tuple(blocks), dsack
 
     def _trust_before(self, now: float) -> float:
         """Pieces sent again since then were acknowledged for an earlier transmission.
