@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -105,6 +106,42 @@ time.sleep(60)
         await wait_count(host, before)
 
 
+async def test_a_program_killed_whenever_leaves_nothing_behind(host: Host) -> None:
+    program = """
+import os, socket, threading
+def work():
+    while True:
+        listener = socket.create_server(('', 0))
+        caller = socket.socket()
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        caller.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        caller.sendall(bytes(50_000))
+        accepted.recv(20_000)
+        datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagram.sendto(bytes(1000), listener.getsockname())
+        socket.getaddrinfo('localhost', 80)
+        for sock in (listener, caller, accepted, datagram): sock.close()
+os.fork()
+for _ in range(3): threading.Thread(target=work).start()
+"""
+    await host.run(PYTHON, "-c", "pass")
+    before = count(host)
+    chance = random.Random(6)
+    counters = host.tap.broker.counters
+    for _ in range(10):
+        process = await trio.lowlevel.open_process(
+            ["setsid", *host.command([PYTHON, "-c", program])]
+        )
+        start = counters.accepted
+        await until(lambda: counters.accepted >= start + 20)  # noqa: B023 - called at once
+        await trio.sleep(chance.uniform(0, 0.02))
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        await wait_count(host, before)
+    assert not list(host.network._driver.stack.tcp.listeners())
+
+
 async def test_the_peer_of_a_killed_program_learns_of_it(segment: Segment) -> None:
     server, client = await segment.host(), await segment.host()
     await server.start(PYTHON, "-c", ECHO, port=7200)
@@ -147,7 +184,10 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(failures[:5])
 """
+    await client.run(PYTHON, "-c", CALL)
+    before = count(client)
     assert (await client.run(PYTHON, "-c", program, within=60)).strip() == "[]"
+    await wait_count(client, before)
 
 
 async def test_ten_thousand_sockets_leave_nothing_behind(host: Host) -> None:
@@ -190,6 +230,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
 async def test_garbage_closes_its_own_channel_and_no_other(host: Host, garbage: bytes) -> None:
+    before = count(host)
     good, bad = open_channel(host), open_channel(host)
     with good, bad:
         good.setblocking(False)
@@ -201,6 +242,7 @@ async def test_garbage_closes_its_own_channel_and_no_other(host: Host, garbage: 
             good.send(rpc.Request(rpc.OP_IFADDRS, seq=3).emit())
             await trio.lowlevel.wait_readable(good)
         assert rpc.Answer.parse(good.recv(70_000)).seq == 3
+    await wait_count(host, before)
 
 
 async def test_another_version_is_told_ours(host: Host) -> None:
@@ -236,12 +278,19 @@ import socket
 sock = socket.socket()
 while True: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 """
-    for _ in range(2):
-        await client.start(PYTHON, "-c", program)
+    await client.run(PYTHON, "-c", CALL)
+    before = count(client)
+    floods = [await client.start(PYTHON, "-c", program) for _ in range(2)]
+    await until(lambda: client.tap.broker.counters.requests > 5000)
     assert (await client.run(PYTHON, "-c", CALL)).strip() == "hello"
+    for flood in floods:
+        await flood.stop(signal.SIGKILL)
+    await wait_count(client, before)
 
 
 async def test_a_program_that_reads_no_answers_harms_only_itself(host: Host) -> None:
+    await host.run("getent", "hosts", "localhost")
+    before = count(host)
     with open_channel(host) as sock:
         sock.setblocking(False)
         request = rpc.Request(rpc.OP_IFADDRS).emit()
@@ -256,6 +305,7 @@ async def test_a_program_that_reads_no_answers_harms_only_itself(host: Host) -> 
         assert sent > 100
         assert (await host.run("getent", "hosts", "localhost")).strip()
         assert len(host.tap.broker.connections) == 0
+    await wait_count(host, before)
 
 
 async def test_a_program_that_never_reads_is_not_the_others_problem(segment: Segment) -> None:
@@ -272,9 +322,13 @@ for sock in socks:
 print('full', flush=True)
 time.sleep(60)
 """
+    await client.run(PYTHON, "-c", CALL)
+    before = count(client)
     stuck = await client.start(PYTHON, "-c", program)
     await until(lambda: "full" in stuck.output())
     assert (await client.run(PYTHON, "-c", CALL)).strip() == "hello"
+    await stuck.stop(signal.SIGKILL)
+    await wait_count(client, before)
 
 
 async def test_another_user_is_not_let_in(host: Host) -> None:
@@ -361,8 +415,59 @@ except OSError as exc: print('name', errno.errorcode[exc.errno])
     assert [process.returncode for process in processes] == [0] * 50
     for output in outputs:
         lines = output.decode().splitlines()
-        assert lines[0] in ("recv b''", "recv ECONNRESET")
-        assert lines[1] == "socket ENETDOWN"
+        assert lines[:2] == ["recv ECONNRESET", "socket ENETDOWN"]
+
+
+async def test_a_program_goes_on_with_a_service_that_was_started_again(tmp_path: Path) -> None:
+    from zttrio.intercept import preload
+
+    cable = tmp_path / "segment"
+    cable.mkdir(mode=0o700)
+    path = str(tmp_path / "service" / "nc")
+    program = """
+import errno, socket, sys
+def outcome(call, *arguments):
+    try: return call(*arguments)
+    except OSError as exc: return errno.errorcode[exc.errno]
+old = socket.create_server(('', 7000))
+print('up', flush=True)
+sys.stdin.readline()
+print(outcome(socket.socket), outcome(old.getsockname), outcome(old.accept), flush=True)
+sys.stdin.readline()
+new = socket.create_server(('', 7000))
+sock = socket.create_connection(new.getsockname())
+accepted, _ = new.accept()
+sock.sendall(b'again')
+print(accepted.recv(10), outcome(old.getsockname), flush=True)
+"""
+
+    async def start() -> trio.Process:
+        service = await trio.lowlevel.open_process(
+            [PYTHON, "-c", SERVICE, str(cable), path], stdout=subprocess.PIPE
+        )
+        assert await read_line(service) == path
+        return service
+
+    service = await start()
+    process = await trio.lowlevel.open_process(
+        ["unshare", "--net", "--", PYTHON, "-c", program],
+        env=preload.environment(path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert await read_line(process) == "up"
+    service.kill()
+    await service.wait()
+    await process.stdin.send_all(b"\n")
+    assert await read_line(process) == "ENETDOWN ENETDOWN EINVAL"
+    service = await start()
+    await process.stdin.send_all(b"\n")
+    assert await read_line(process) == "b'again' ENOTCONN"
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+    service.kill()
+    await service.wait()
 
 
 async def test_a_program_without_a_service_is_told_soon(tmp_path: Path) -> None:

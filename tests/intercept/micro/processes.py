@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -48,9 +49,19 @@ def processes() -> None:
     os.write(target, b"through dup2")
     settle(accepted, "5")
     say("dup2", accepted.recv(100))
+    last = os.dup(0)
+    os.dup2(target, last, inheritable=False)  # this one is dup3()
     os.close(target)
+    os.write(last, b"through dup3")
+    settle(accepted, "5")
+    say("dup3", accepted.recv(100))
+    say("close on exec", not os.get_inheritable(last))
+    named = socket.socket(fileno=last)
+    say("name of a copy", named.getpeername() == accepted.getsockname())
+    named.close()
     say("last close", settle(accepted, "2005"))
     accepted.close()
+    copied_datagrams()
 
     with listen() as listener:
         children = []
@@ -93,6 +104,27 @@ def processes() -> None:
             say("served over exec", receive_all(sock))
         started.wait()
         started.stdout.close()
+
+
+def copied_datagrams() -> None:
+    first, peer = make(socket.SOCK_DGRAM), make(socket.SOCK_DGRAM)
+    peer.bind((HOST, 0))
+    first.connect(peer.getsockname())
+    numbers = [os.dup(first.fileno()), fcntl.fcntl(first.fileno(), fcntl.F_DUPFD_CLOEXEC, 100)]
+    for inheritable in (True, False):
+        number = os.dup(0)
+        numbers.append(os.dup2(first.fileno(), number, inheritable=inheritable))
+    name = first.getsockname()
+    first.close()
+    for number in numbers:
+        os.write(number, b"%d" % numbers.index(number))
+        settle(peer, "5")
+        data, source = peer.recvfrom(100)
+        peer.sendto(data + b" back", source)
+        settle(peer, "4")
+        say("copied datagrams", (data, source == name, os.read(number, 100)))
+        os.close(number)
+    peer.close()
 
 
 @group
