@@ -434,7 +434,7 @@ class Stack:
         frames = [outbox.popleft() for _ in range(count)]
         if frames:
             self.counters.frames_out += count
-            self.counters.octets_out += sum(map(len, frames))
+            self.counters.octets_out += sum([len(f.header) + len(f.payload) for f in frames])
             if not self.ip.is_congested:
                 self.udp.wake_blocked()
         return frames

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
-from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -131,6 +130,7 @@ class MemorySegment:
         self._in_flight = 0
         self._pumping = trio.Lock()
         self._nap: trio.CancelScope | None = None
+        self._sleeper: trio.lowlevel.Task | None = None
         self._to_sweep: dict[MemoryWire, None] = {}
 
     def attach(
@@ -292,8 +292,7 @@ class MemorySegment:
     def schedule_sweep(self, wire: MemoryWire) -> None:
         """Call the station's `sweep` when everybody else has had a turn."""
         self._to_sweep[wire] = None
-        if self._nap is not None:
-            self._nap.deadline = -inf
+        self._wake()
 
     def deliver(self, bursts: _Bursts) -> None:
         """Hand each station what has arrived for it."""
@@ -312,14 +311,32 @@ class MemorySegment:
                 for wire in swept:
                     wire.sweep()
                 self._arrive(trio.current_time())
-                deadline = self._flights[0][0] if self._flights else inf
                 if self._to_sweep:
-                    deadline = -inf
-                with trio.CancelScope(deadline=deadline) as self._nap:
-                    try:
-                        await trio.sleep_forever()
-                    finally:
-                        self._nap = None
+                    await trio.lowlevel.checkpoint()
+                elif not self._flights:
+                    await self._sleep()
+                else:
+                    with trio.CancelScope(deadline=self._flights[0][0]) as self._nap:
+                        try:
+                            await self._sleep()
+                        finally:
+                            self._nap = None
+
+    async def _sleep(self) -> None:
+        """Wait for `_wake`, which costs a tenth of what ending a nap early does."""
+        self._sleeper = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._sleeper = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self) -> None:
+        """Make `run` look again, if it sleeps."""
+        if self._sleeper is not None:
+            trio.lowlevel.reschedule(self._sleeper)
+            self._sleeper = None
 
     # Between the cables.
 
@@ -409,7 +426,9 @@ class MemorySegment:
 
     def _push(self, flight: _Flight) -> None:
         heapq.heappush(self._flights, flight)
-        if self._nap is not None and flight[0] < self._nap.deadline:
+        if self._nap is None:
+            self._wake()
+        elif flight[0] < self._nap.deadline:
             self._nap.deadline = flight[0]
 
     def _record(
@@ -626,7 +645,7 @@ class MemoryWire(Wire):
             counts.not_running += len(frames)
             return
         counts.frames_received += len(frames)
-        counts.octets_received += sum(map(len, frames))
+        counts.octets_received += sum([len(f.header) + len(f.payload) for f in frames])
         self._port.deliver(frames)
 
     def has_room_again(self) -> None:
