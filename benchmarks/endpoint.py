@@ -110,6 +110,22 @@ def kernel_endpoint(options: argparse.Namespace) -> Result:
         return kernel_work(sock, options.work, options.seconds)
 
 
+# the kernel's TCP under trio
+
+
+async def trio_endpoint(options: argparse.Namespace) -> Result:
+    """What a program has that uses trio without zttrio."""
+    if options.listen:
+        [listener] = await trio.open_tcp_listeners(options.port, host=options.host)
+        async with listener:
+            print(json.dumps({"ready": True}), flush=True)
+            stream = await listener.accept()
+    else:
+        stream = await trio.open_tcp_stream(options.host, options.port)
+    async with stream:
+        return await stream_work(stream, options.work, options.seconds)
+
+
 # zttrio's TCP
 
 
@@ -178,7 +194,7 @@ def profile_text(profile: cProfile.Profile) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transport", choices=["kernel", "host", "tap"], required=True)
+    parser.add_argument("--transport", choices=["kernel", "trio", "host", "tap"], required=True)
     parser.add_argument("--folder", type=Path, help="of the host segment")
     parser.add_argument("--tap", help="name of the TAP device")
     parser.add_argument("--plain", action="store_true", help="use the TAP device without offloads")
@@ -193,6 +209,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.transport == "kernel":
         result = kernel_endpoint(options)
+    elif options.transport == "trio":
+        result = trio.run(trio_endpoint, options)
     else:
         result = trio.run(zttrio_endpoint, options)
     with contextlib.suppress(BrokenPipeError):

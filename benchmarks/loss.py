@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 LINUX, OURS, PEER = "198.18.5.1", "198.18.5.2", "198.18.5.3"
 KINDS = ("linux", "send", "receive")
-RATE = 2.5e6  # octets a second; what three Python bridges carry without being the limit themselves
+RATE = 1.25e6  # octets a second; what three Python bridges carry without being the limit themselves
 GRACE = 30.0  # seconds for a process to start and to end, beside its work; arbitrary
 PATIENCE = 20.0  # the queue of the slowest sender may take so many times as long as it was filled
 SLOW = 0.05  # from this loss on a cable carries so little that more of them go side by side
@@ -131,20 +131,19 @@ class Ends:
         )
         if kind == "receive":
             source, target, host = self.b, self.a, OURS
-            forth, back = acks, data
         else:
             source, target, host = self.a, self.b, PEER
-            forth, back = data, acks
+        cables = {self.a: "cable0", self.b: "cable1"}
         try:
             with (
-                bridging(
-                    "cable0",
-                    "cable1",
+                bridging(  # from left to right, so that the data meets the same chance in all rows
+                    cables[source],
+                    cables[target],
                     seed=number,
-                    forth=forth,
-                    back=back,
-                    left_netns=self.a,
-                    right_netns=self.b,
+                    forth=data,
+                    back=acks,
+                    left_netns=source,
+                    right_netns=target,
                 ),
                 End(target, "--listen", "--host", host, *(ours if kind == "receive" else ())) as to,
             ):

@@ -52,7 +52,7 @@ class Row:
     @property
     def is_ours(self) -> bool:
         """Whether zttrio's stack takes part."""
-        return "kernel" not in self.listener or "kernel" not in self.connector
+        return not {"kernel", "trio"} >= {self.listener[1], self.connector[1]}
 
 
 @attrs.frozen
@@ -82,12 +82,19 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
     segment = ("--transport", "host", "--folder", str(folder / "segment"))
     server, client = "198.18.4.1", "198.18.4.2"
     loopback = ("--transport", "kernel", "--host", "127.0.0.1")
+    through_trio = ("--transport", "trio", "--host", "127.0.0.1")
     found = [
         Row(
             "host",
             "zttrio - host segment - zttrio",
             (*segment, "--address", f"{server}/24", "--host", server),
             (*segment, "--address", f"{client}/24", "--host", server),
+        ),
+        Row(
+            "trio-loopback",
+            "trio.SocketStream - loopback - trio.SocketStream",
+            through_trio,
+            through_trio,
         ),
         Row("loopback", "kernel - loopback - kernel", loopback, loopback),
     ]
