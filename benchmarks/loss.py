@@ -219,7 +219,9 @@ class Board:
 
     def measure(self, chosen: list[Case], jobs: int) -> None:
         """Every round of every case, *jobs* transfers at a time."""
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(jobs) as pool, ExitStack() as stack:
+            # When interrupted: what has not begun will not begin.
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             rounds = [
                 (case, number, [pool.submit(self._one, kind, case, number) for kind in KINDS])
                 for number in range(1, self.options.rounds + 1)
