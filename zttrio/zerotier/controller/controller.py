@@ -174,7 +174,7 @@ class Controller:
             network_id |= 1
         state = self._networks.get(network_id)
         if state is None:
-            record = NetworkRecord.new(network_id, self._clock(now)).changed(changes)
+            record = NetworkRecord.new(network_id, self.clock(now)).changed(changes)
             record = NetworkRecord(network_id, {**record.fields, "revision": 1})
             self._networks[network_id] = NetworkState(record)
         else:
@@ -198,7 +198,7 @@ class Controller:
             self._journal.put(network_id, address, None)
         self._journal.put(network_id, None, None)
         authorized = [m.address for m in state.members.values() if m.is_authorized]
-        self._revoke(state, authorized, self._clock(now), now)
+        self._revoke(state, authorized, self.clock(now), now)
         return state.record
 
     def members(self, network_id: int) -> list[MemberRecord]:
@@ -234,7 +234,7 @@ class Controller:
             RecordError: a field cannot have that value.
         """
         state = self._state(network_id)
-        clock = self._clock(now)
+        clock = self.clock(now)
         old = state.members.get(address)
         new = MemberRecord.new(network_id, address, clock) if old is None else old
         member = new.changed(changes, clock)
@@ -260,7 +260,7 @@ class Controller:
         member = self.member(network_id, address)
         self._journal.put(network_id, address, None)
         if member.is_authorized:
-            self._revoke(state, [address], self._clock(now), now)
+            self._revoke(state, [address], self.clock(now), now)
         state.forget(address)
         state.sessions.pop(address, None)
         return member
@@ -333,7 +333,7 @@ class Controller:
         """Do for a member what 16.2 says, from its third step; without a packet ID it is a push."""
         network_id, address = state.record.network_id, identity.address
         refuse = partial(self._refuse, network_id, address, packet_id)
-        clock = self._clock(now)
+        clock = self.clock(now)
         old = state.members.get(address)
         if old is None:
             if not self._make_room(state):
@@ -384,7 +384,7 @@ class Controller:
         session = state.sessions.get(identity.address)
         if session is None or not session.is_online(now):
             # It has missed what was said to those who were online.
-            since = self._clock(now) - state.record.window
+            since = self.clock(now) - state.record.window
             missed = [
                 self._revocation(state, address, threshold)
                 for address, threshold in state.deauthorized.items()
@@ -420,7 +420,7 @@ class Controller:
         member = member.replaced(values)
         self._keep(state, member)
         # A certificate as old as the revocation of the one before would be void too.
-        timestamp = max(self._clock(now), member.deauthorized_at + 1)
+        timestamp = max(self.clock(now), member.deauthorized_at + 1)
         dictionary = build(
             self._identity,
             network,
@@ -561,6 +561,6 @@ class Controller:
     def _is_ours(self, network_id: int) -> bool:
         return controller_of(network_id) == self._identity.address
 
-    def _clock(self, now: float) -> int:
+    def clock(self, now: float) -> int:
         """Milliseconds since 1970."""
         return int((now + self._epoch) * 1000)
