@@ -1,4 +1,4 @@
-"""What a member of the reference said, step by step, in 29 recorded scenarios: ours says the same."""
+"""What a member of the reference said in 29 recorded scenarios, step by step: ours says it too."""
 
 from __future__ import annotations
 

@@ -334,12 +334,13 @@ class Membership:
             config, self.shared.random, is_strict=self.shared.config.strict_ownership
         )
         self.is_bridge = self.node.address in config.active_bridges
-        self.credentials = CredentialsMessage(
+        own = CredentialsMessage(
             memberships=() if config.membership is None else (config.membership,),
             capabilities=config.capabilities,
             tags=config.tags,
             ownerships=config.ownerships,
-        ).emit()
+        )
+        self.credentials = [] if own == CredentialsMessage() else own.emit()
         self.members.set_window(config.timestamp, config.window)
         self.outbound.configure(config)
         self.inbound.configure(config)
