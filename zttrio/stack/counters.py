@@ -155,6 +155,7 @@ class Counters:
     tcp_failed_opens: int = 0
     tcp_syn_queue_full: int = 0
     tcp_accept_queue_full: int = 0
+    tcp_syn_acks_unsent: int = 0  # too many wait for the same neighbor to be found
     tcp_resets_in: int = 0
     tcp_resets_out: int = 0
     tcp_resets_ignored: int = 0  # not at the exact sequence number (RFC 5961)

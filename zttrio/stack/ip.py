@@ -204,6 +204,14 @@ class Ip:
         if path is not None and path.kind == UNICAST:
             self.neighbors.confirm(path.next_hop, now)
 
+    def waiting(self, destination: bytes) -> int:
+        """How many packets wait for somebody to say where the next hop to *destination* is."""
+        path = self.path(destination)
+        if path.neighbor.mac is not None or path.kind != UNICAST:
+            return 0
+        neighbor = self.neighbors.get(path.next_hop)
+        return 0 if neighbor is None or neighbor.queue is None else len(neighbor.queue)
+
     def lower_path_mtu(self, destination: bytes, mtu: int, now: float) -> None:
         """Believe an ICMP report that *mtu* octets are the most for *destination*.
 

@@ -115,6 +115,7 @@ class _TraceIp:
         self.mtu = mtu
         self.segment = max_segment
         self.checksum = True
+        self.queued = 0
         self.confirmed = 0
         self._trace = trace
 
@@ -174,6 +175,10 @@ class _TraceIp:
     def lower_path_mtu(self, destination: bytes, mtu: int, now: float) -> None:
         del destination, now
         self.mtu = min(self.mtu, mtu)
+
+    def waiting(self, destination: bytes) -> int:
+        del destination
+        return self.queued
 
     def confirm(self, destination: bytes, now: float) -> None:
         del destination, now

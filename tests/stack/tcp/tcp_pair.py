@@ -111,6 +111,9 @@ class PipeEnd:
     def lower_path_mtu(self, destination: bytes, mtu: int, now: float) -> None:
         self.mtu = mtu
 
+    def waiting(self, destination: bytes) -> int:
+        return 0
+
     def confirm(self, destination: bytes, now: float) -> None:
         pass
 

@@ -364,6 +364,19 @@ def test_the_syn_queue_is_bounded() -> None:
     assert t.counters.tcp_syn_queue_full == 2
 
 
+def test_no_more_than_a_few_syn_acks_wait_for_a_neighbor_to_be_found() -> None:
+    # SYNs from neighbors that are not there would fill the memory for what waits.
+    t = TcpTrace()
+    t.listen()
+    t.ip.queued = 8
+    t.send(SYN)
+    t.expect_nothing()
+    assert t.counters.tcp_syn_acks_unsent == 1
+    t.ip.queued = 0  # a neighbor that is there has answered long before the timer
+    t.at(1.0)
+    t.expect(SYN | ACK, at=1.0)
+
+
 def test_a_full_accept_queue_drops_syns_and_last_acks_until_there_is_room() -> None:
     t = TcpTrace()
     listener = t.listen(backlog=0)

@@ -51,6 +51,9 @@ class IpService(Protocol):
     def max_segment(self, destination: bytes) -> int:
         """Octets of payload of the largest super-segment; 0 if there are none."""
 
+    def waiting(self, destination: bytes) -> int:
+        """How many packets wait for the next hop to *destination* to be found."""
+
     def register(self, protocol: int, transport: Transport, families: tuple[int, ...]) -> None:
         """Deliver packets and errors of *protocol* to *transport*."""
 

@@ -81,9 +81,9 @@ class Numbers:
 
     def _cookie(self, key: bytes, irs: int, period: int, index: int) -> int:
         head = (period & 31) << 27 | index << 24
-        secret = self.hash(b"".join((key, irs.to_bytes(4, "big"), period.to_bytes(8, "big"))))
         # The index goes through the hash as well, or anybody could change it.
-        return head | (self.hash(secret.to_bytes(8, "big") + bytes((index,))) & 0xFF_FFFF)
+        said = irs << 72 | period << 8 | index
+        return head | (self.hash(key + said.to_bytes(13, "big")) & 0xFF_FFFF)
 
     def read_cookie(self, key: bytes, irs: int, iss: int, now: float) -> Cookie | None:
         """What the SYN said, from the *iss* that its sender acknowledges; None if it is not ours.
