@@ -235,7 +235,7 @@ class Distribution:
         if len(queue) > _QUEUE:
             self._evict(group)
         elif self._queued > _QUEUED:
-            self._evict(max(self._queues, key=lambda one: len(self._queues[one])))
+            self._evict(next(iter(self._queues)))
 
     def _evict(self, group: Group) -> None:
         self._remove(group, self._queues[group][0])
