@@ -1,16 +1,18 @@
-/* Loops over octets that Python is too slow for: checksums, cutting super-segments, merging
- * segments.  No protocol state and no policy: what may be merged is said by zttrio/kernels.py's
+/* Loops that Python is too slow for: checksums, cutting super-segments, merging segments, and
+ * writing frames.  No protocol state and no policy: what may be merged is said by zttrio/kernels.py's
  * twins, which do the same and are tested against these octet by octet.
  *
  * Plain C without Python's API; zttrio/kernels.py loads it with ctypes.  Every function is given
  * lengths that have been checked by its caller, where it says so, and checks the rest itself.
  */
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
-#define ABI 1
+#define ABI 2
 
 enum { IP_AT = 14, MAX_FRAMES = 256, MAX_PACKET = 65535 };
 enum { FIN = 1, PSH = 8, ACK = 16, CWR = 128 };
@@ -150,6 +152,30 @@ EXPORT uint32_t zttrio_split(
         at += piece;
         count++;
     } while (at < total);
+    return count;
+}
+
+/* Write `length` octets of `frames` to a device, `step` octets at a time (the last may be fewer).
+ *
+ * The caller has made sure that step > 0.  Returns how many frames were written; `*error` is what
+ * kept the next one, 0 if there is none. */
+EXPORT uint32_t zttrio_write(
+    int device, const uint8_t *frames, size_t length, size_t step, int32_t *error)
+{
+    uint32_t count = 0;
+    *error = 0;
+    for (size_t at = 0; at < length; at += step) {
+        const size_t size = length - at < step ? length - at : step;
+        ssize_t written;
+        do
+            written = write(device, frames + at, size);
+        while (written < 0 && errno == EINTR);
+        if (written < 0) {
+            *error = errno;
+            break;
+        }
+        count++;
+    }
     return count;
 }
 

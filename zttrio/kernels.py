@@ -11,10 +11,12 @@ super-segments there too, and with `merge` it receives them.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from .errors import HeaderError
 from .header.checksum import finish, fold, pseudo_header, sum_of
 from .header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from .header.frame import (
@@ -33,16 +35,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MERGE_LIMIT",
+    "cut",
+    "cut_in_python",
     "is_native",
     "merge",
     "merge_in_python",
     "split",
     "split_in_python",
     "sum_of",
+    "write_frames",
+    "write_frames_in_python",
 ]
 
 LIBRARY = Path(__file__).parent / "_native" / "libzttrio_kernels.so"
-ABI = 1
+ABI = 2
 MERGE_LIMIT = 256
 """Frames that `merge` takes at once."""
 
@@ -52,6 +58,7 @@ _COLUMNS = 5
 _TABLE = (ctypes.c_uint32 * (_COLUMNS * MERGE_LIMIT))()
 _ROWS = memoryview(_TABLE).cast("B").cast("I")
 _LENGTHS = (ctypes.c_uint32 * MERGE_LIMIT)()
+_ERROR = ctypes.c_int32()
 
 
 def _load(path: Path) -> ctypes.CDLL | None:
@@ -81,6 +88,14 @@ def _load(path: Path) -> ctypes.CDLL | None:
         ctypes.POINTER(ctypes.c_uint32),
     )
     library.zttrio_merge.restype = ctypes.c_uint32
+    library.zttrio_write.argtypes = (
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_int32),
+    )
+    library.zttrio_write.restype = ctypes.c_uint32
     return library
 
 
@@ -90,26 +105,93 @@ is_native = _library is not None
 
 
 def _split_natively(frame: Frame, mtu: int | None = None) -> list[Frame]:
-    assert _library is not None  # noqa: S101 - chosen below
     found = locate_segment(frame) if frame.gso_size else None
     if found is None:
         return split_in_python(frame, mtu)
-    start, data_at, end = found
+    out, step = _cut(frame, mtu, *found)
+    state = CHECKSUM_VERIFIED if frame.checksum == CHECKSUM_VERIFIED else CHECKSUM_COMPLETE
+    view = memoryview(out)
+    return [Frame(view[at : at + step], b"", 0, state) for at in range(0, len(out), step)]
+
+
+def _cut(
+    frame: Frame, mtu: int | None, start: int, data_at: int, end: int
+) -> tuple[bytearray, int]:
+    assert _library is not None  # noqa: S101 - chosen below
     size = frame.gso_size
     if mtu is not None:
         size = min(size, mtu - (data_at - _IP_AT))
         if size <= 0:
             raise ValueError(f"mtu {mtu}: no room behind {data_at - _IP_AT} octets of headers")
     count = max(1, -(-(end - data_at) // size))
-    total = end + (count - 1) * data_at
-    out = bytearray(total)
+    out = bytearray(end + (count - 1) * data_at)
     _library.zttrio_split(
         bytes(frame), end, start, data_at, size, ctypes.byref(ctypes.c_char.from_buffer(out))
     )
-    state = CHECKSUM_VERIFIED if frame.checksum == CHECKSUM_VERIFIED else CHECKSUM_COMPLETE
-    view = memoryview(out)
-    step = data_at + size
-    return [Frame(view[at : at + step], b"", 0, state) for at in range(0, total, step)]
+    return out, data_at + size
+
+
+def cut_in_python(frame: Frame, mtu: int | None = None) -> tuple[bytearray, int]:
+    """What `split` makes of a super-segment, one frame behind the other.
+
+    Returns:
+        The frames, and the octets of each; only the last may be shorter.
+
+    Raises:
+        HeaderError: *frame* has no `gso_size`, or is not a TCP segment.
+        ValueError: *mtu* has no room for payload.
+    """
+    if not frame.gso_size:
+        raise HeaderError("cut: not a super-segment")
+    pieces = split_in_python(frame, mtu)
+    return bytearray().join([piece for f in pieces for piece in (f.header, f.payload)]), len(
+        pieces[0]
+    )
+
+
+def _cut_natively(frame: Frame, mtu: int | None = None) -> tuple[bytearray, int]:
+    if not frame.gso_size:
+        raise HeaderError("cut: not a super-segment")
+    return _cut(frame, mtu, *locate_segment(frame))
+
+
+def write_frames_in_python(
+    device: int, frames: bytearray, step: int, start: int = 0
+) -> tuple[int, int]:
+    """Write *frames* to a device, one call of `os.write` for each *step* octets.
+
+    Args:
+        device: the descriptor.
+        frames: as `cut` returns them.
+        step: octets of each, at least one; the last may be shorter.
+        start: where to begin.
+
+    Returns:
+        How many frames were written, and the errno that kept the next one from it, or 0.
+    """
+    count = 0
+    with memoryview(frames) as view:
+        for at in range(start, len(frames), step):
+            try:
+                os.write(device, view[at : at + step])
+            except OSError as exc:
+                return count, exc.errno or errno.EIO
+            count += 1
+    return count, 0
+
+
+def _write_frames_natively(
+    device: int, frames: bytearray, step: int, start: int = 0
+) -> tuple[int, int]:
+    assert _library is not None  # noqa: S101 - chosen below
+    if step <= 0:
+        raise ValueError(f"step {step}: must be positive")
+    length = len(frames) - start
+    if length <= 0:
+        return 0, 0
+    octets = ctypes.c_char.from_buffer(frames, start)
+    count = _library.zttrio_write(device, ctypes.addressof(octets), length, step, _ERROR)
+    return count, _ERROR.value
 
 
 def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[Frame]:
@@ -294,6 +376,10 @@ def _merge_natively(buffer: bytearray, stride: int, lengths: list[int]) -> list[
 
 
 split: Callable[..., list[Frame]] = _split_natively if is_native else split_in_python
+cut: Callable[..., tuple[bytearray, int]] = _cut_natively if is_native else cut_in_python
+write_frames: Callable[..., tuple[int, int]] = (
+    _write_frames_natively if is_native else write_frames_in_python
+)
 merge: Callable[[bytearray, int, list[int]], list[Frame]] = (
     _merge_natively if is_native else merge_in_python
 )

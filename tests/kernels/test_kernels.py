@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 from itertools import pairwise
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio import kernels
+from zttrio.errors import HeaderError
 from zttrio.header.checksum import sum_of, transport_checksum
 from zttrio.header.frame import (
     CHECKSUM_COMPLETE,
@@ -44,6 +47,14 @@ MERGES = [
 SPLITS = [
     pytest.param(kernels.split_in_python, id="python"),
     pytest.param(kernels.split, id="native", marks=native),
+]
+CUTS = [
+    pytest.param(kernels.cut_in_python, id="python"),
+    pytest.param(kernels.cut, id="native", marks=native),
+]
+WRITES = [
+    pytest.param(kernels.write_frames_in_python, id="python"),
+    pytest.param(kernels.write_frames, id="native", marks=native),
 ]
 
 
@@ -306,3 +317,36 @@ def test_a_library_that_is_not_there_or_is_another_is_left_alone(tmp_path: Path)
     assert kernels._load(tmp_path / "missing.so") is None
     (tmp_path / "junk.so").write_bytes(b"junk")
     assert kernels._load(tmp_path / "junk.so") is None
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_cutting_gives_the_octets_of_splitting(
+    cut: Callable[..., tuple[bytearray, int]],
+) -> None:
+    octets = Segment(data=bytes(range(250)), flags=0x18).octets()
+    frame = Frame(octets[:-250], octets[-250:], 100, CHECKSUM_PARTIAL)
+    pieces = [bytes(piece) for piece in kernels.split_in_python(frame, 1500)]
+    assert cut(frame, 1500) == (bytearray().join(pieces), len(pieces[0]))
+    with pytest.raises(ValueError, match="no room"):
+        cut(frame, 40)
+    with pytest.raises(HeaderError):
+        cut(Frame(octets, b"", 0, CHECKSUM_COMPLETE), 1500)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_frames_are_written_one_by_one_until_the_device_is_full(
+    write: Callable[..., tuple[int, int]],
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps boundaries
+    with ours, theirs:
+        ours.setblocking(False)
+        assert write(ours.fileno(), bytearray(b"aaabbbcc"), 3) == (3, 0)
+        assert write(ours.fileno(), bytearray(b"aaabbbcc"), 3, 6) == (1, 0)
+        assert write(ours.fileno(), bytearray(b"aaa"), 3, 3) == (0, 0)
+        assert [theirs.recv(10) for _ in range(4)] == [b"aaa", b"bbb", b"cc", b"cc"]
+        frames = bytearray(1000 * 10_000)
+        count, error = write(ours.fileno(), frames, 10_000)
+        assert 0 < count < 1000
+        assert error == errno.EAGAIN
+        assert sum(len(theirs.recv(10_001)) for _ in range(count)) == 10_000 * count
+    assert write(ours.fileno(), bytearray(b"aaa"), 3) == (0, errno.EBADF)

@@ -401,6 +401,10 @@ class Tap(Wire):
                     return taken
                 continue
             try:  # nothing unfinished may leave
+                if frame.gso_size and not front:
+                    if not self._write_run(fd, *kernels.cut(frame, self.mtu)):
+                        return taken + 1
+                    continue
                 pieces = kernels.split(frame, self.mtu)
             except (HeaderError, ValueError):
                 counts.malformed += 1
@@ -421,22 +425,46 @@ class Tap(Wire):
                 written = os.writev(fd, (frame.header, frame.payload))
             else:
                 written = os.write(fd, frame.header)
-        except BlockingIOError:
+        except OSError as exc:
+            return self._failed(fd, exc.errno or errno.EIO)
+        counts.frames_sent += 1
+        counts.octets_sent += written
+        return True
+
+    def _write_run(self, fd: int, octets: bytearray, step: int) -> bool:
+        """Write frames of *step* octets; False if some of them, which are kept, have to wait."""
+        counts = self._counts
+        size = len(octets)
+        at = 0
+        while at < size:
+            count, error = kernels.write_frames(fd, octets, step, at)
+            start, at = at, min(at + count * step, size)
+            counts.frames_sent += count
+            counts.octets_sent += at - start
+            if not error:
+                break
+            if not self._failed(fd, error):
+                rest = memoryview(octets)
+                self._pieces.extend(Frame(rest[i : i + step]) for i in range(at, size, step))
+                return False
+            at += step  # that one is lost
+        return True
+
+    def _failed(self, fd: int, error: int) -> bool:
+        """Count a frame that was not written; False if it has to wait."""
+        counts = self._counts
+        if error == errno.EAGAIN:
             if not self._is_blocked:
                 counts.blocked += 1
                 self._is_blocked = True
                 self._background.start_soon(self._wait_for_room, fd)
             return False
-        except OSError as exc:
-            if exc.errno == errno.EIO:
-                counts.interface_down += 1
-            elif exc.errno == errno.EINVAL:
-                counts.malformed += 1
-            else:  # a removed device included: who reads finds out
-                counts.send_errors += 1
-            return True
-        counts.frames_sent += 1
-        counts.octets_sent += written
+        if error == errno.EIO:
+            counts.interface_down += 1
+        elif error == errno.EINVAL:
+            counts.malformed += 1
+        else:  # a removed device included: who reads finds out
+            counts.send_errors += 1
         return True
 
     async def _wait_for_room(self, fd: int) -> None:
