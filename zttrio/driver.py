@@ -284,6 +284,11 @@ class Driver:
         """
         if self._is_flushing or self.is_closed:
             return  # the wire or an event called back: the loop below sees what they did
+        if self.stack.is_quiet and not (
+            self._unsent or self._room or self._changed or self._is_followed
+        ):
+            self._arm_timer()
+            return  # a read that left the window alone, for example
         self._is_flushing = True
         try:
             now = trio.current_time()
@@ -313,6 +318,9 @@ class Driver:
             self._room.unpark_all()
         if self._changed:
             self._changed.unpark_all()
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
         deadline = self.stack.next_timer()
         if deadline is not None and deadline < self._timer_at:
             self._timer_at = deadline

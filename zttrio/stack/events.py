@@ -50,6 +50,11 @@ class EventQueue:
                 self._endpoints.append(endpoint)
             endpoint.ready |= bits
 
+    @property
+    def waits(self) -> bool:
+        """True if an endpoint has something to tell."""
+        return bool(self._endpoints)
+
     def take(self) -> list[Endpoint]:
         """The endpoints with something to tell; the caller reads and clears their `ready`."""
         endpoints = self._endpoints

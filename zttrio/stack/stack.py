@@ -417,6 +417,12 @@ class Stack:
         """
         return self.timers.next_timer() if self.ip.is_settled else 0.0
 
+    @property
+    def is_quiet(self) -> bool:
+        """True if there is nothing to send and nothing to tell."""
+        ip = self.ip
+        return not (ip.outbox or self.tcp.dirty or self.events.waits or not ip.is_settled)
+
     def frames_to_send(self, now: float, limit: int) -> list[Frame]:
         """At most *limit* frames for the wire, in order; fewer only if there are no more.
 

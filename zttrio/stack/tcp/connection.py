@@ -200,7 +200,7 @@ class TcpConnection(Timed):
         # A whole buffer takes a round trip at least, whatever our estimate of that is: a receiver
         # has hardly any samples, and in virtual time there may be nothing to measure.
         if now - self.tuned_at >= self.rtt.srtt or taken >= self.rcv_buffer:
-            before = self.tuned_octets or 10 * self.rcv_mss
+            before = self.tuned_octets or min(10 * self.rcv_mss, self.rcv_buffer >> 1)
             if taken > before and not self.options.receive_buffer:
                 self.tuned_octets = taken
                 wanted = 2 * taken + 16 * self.rcv_mss

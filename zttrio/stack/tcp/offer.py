@@ -18,6 +18,7 @@ __all__ = ["Offer"]
 # At first; both grow to what Config allows while a connection makes use of them.
 RECEIVE_BUFFER = 262_144  # twice Linux's tcp_rmem, whose windows leave room for overhead
 SEND_BUFFER = 262_144  # arbitrary: a few writes of a program in a hurry
+LARGE_SEGMENTS = 16  # of 64 KiB: with fewer, both ends of a fast cable take turns; arbitrary
 MAX_SCALE = 14  # RFC 7323 2.3
 
 
@@ -58,8 +59,9 @@ class Offer:
         return cls(
             mss,
             scale,
-            options.receive_buffer or min(max(RECEIVE_BUFFER, 4 * mss), config.receive_buffer),
-            options.send_buffer or min(max(SEND_BUFFER, 4 * mss), config.send_buffer),
+            options.receive_buffer
+            or min(max(RECEIVE_BUFFER, LARGE_SEGMENTS * mss), config.receive_buffer),
+            options.send_buffer or min(max(SEND_BUFFER, LARGE_SEGMENTS * mss), config.send_buffer),
         )
 
     @property
