@@ -71,7 +71,7 @@ static ssize_t after_receive(int fd, ssize_t result) {
             zt_set_kind(fd, KIND_NATIVE);
     } else if (errno == ECONNRESET) {
         int error = ask_error(fd);
-        if (error == 0)
+        if (error == 0 || error == EPIPE) /* EPIPE: a reset behind the peer's end of the stream */
             return 0;
         errno = error > 0 ? error : ECONNRESET;
     }

@@ -537,7 +537,7 @@ EXPORT(int, zt_shutdown, "shutdown", (int fd, int how)) {
     struct slot slot;
     if (how < SHUT_RD || how > SHUT_RDWR || !zt_identify(fd, &slot))
         return real()->shutdown(fd, how);
-    if (slot.type == SOCK_STREAM && slot.flags & SLOT_CONNECTED &&
+    if (how == SHUT_WR && slot.type == SOCK_STREAM && slot.flags & SLOT_CONNECTED &&
         kind_of(fd) == KIND_NATIVE) {
         struct pollfd state = {.fd = fd};
         if (poll(&state, 1, 0) == 0) /* not hung up: the pair says it all */

@@ -465,6 +465,9 @@ async def test_a_socket_whose_connection_has_ended_still_knows_its_name(client: 
             await trio.lowlevel.checkpoint()
     assert await caller.name() == name
     assert (await caller.ask(rpc.OP_SHUTDOWN, a=1)).err == errno.ENOTCONN
+    for app in (caller, accepted):  # the end of the stream, which is no reset
+        assert mask(app) == "2015"
+        assert app.end.recv(1) == b""
 
 
 async def test_sockets_that_are_gone_are_remembered_but_not_for_ever(

@@ -117,7 +117,7 @@ class Broker:
     def depart(self, connection: Connection) -> None:
         """Keep a connection without a stand-in, but not for ever."""
         del self._connections[connection.cookie]
-        if not connection.is_gone:  # a program may still ask about it
+        if not connection.is_forgotten:
             self._departed[connection.cookie] = connection
             if len(self._departed) > DEPARTED:
                 self._departed.popitem(last=False)

@@ -144,7 +144,7 @@ class Connection(ABC):
         options: what the program has set.
         state: one of rpc.STATE_*.
         error: errno that the program has not been told yet, for SO_ERROR.
-        is_gone: the last copy of the program's end is closed.
+        is_gone: the last copy of the program's end is closed, or both of its directions are shut.
     """
 
     kind: ClassVar[int]
@@ -243,6 +243,11 @@ class Connection(ABC):
     def _close_stand_in(self) -> None:
         self.house.poller.remove(self.descriptor)
         self._service.close()
+
+    @property
+    def is_forgotten(self) -> bool:
+        """True if nobody can ask about it any more."""
+        return self.is_gone
 
     @property
     def is_over(self) -> bool:

@@ -37,11 +37,11 @@ class Relay:
         failure: errno that ended the connection, 0 while none has.
         is_blocked: the program's receive queue is full; the owner asks for notify-writable.
         has_more: there is more to move, but others shall have their turn first.
+        is_peer_finished: the program has been given everything that the peer has sent, and told so.
     """
 
     __slots__ = (
         "_is_drained",
-        "_is_peer_finished",
         "_is_program_finished",
         "_is_unwanted",
         "_txbuf",
@@ -49,6 +49,7 @@ class Relay:
         "failure",
         "has_more",
         "is_blocked",
+        "is_peer_finished",
         "rxbuf",
         "tcp",
     )
@@ -62,7 +63,7 @@ class Relay:
         self.is_blocked = False
         self.has_more = False
         self._is_drained = False
-        self._is_peer_finished = False
+        self.is_peer_finished = False
         self._is_program_finished = False
         self._is_unwanted = False
 
@@ -70,7 +71,7 @@ class Relay:
     def is_finished(self) -> bool:
         """True if both directions have ended in peace and the stack has nothing left to do."""
         return (
-            self._is_peer_finished
+            self.is_peer_finished
             and self._is_program_finished
             and self.tcp.state in (CLOSED, TIME_WAIT)
         )
@@ -106,7 +107,7 @@ class Relay:
         end = self.end
         for _ in range(ROUNDS):
             if not self.rxbuf:
-                if self._is_peer_finished:
+                if self.is_peer_finished:
                     # A reset may still come: the peer was written to after it had closed.
                     self.failure = tcp.take_error()
                     return
@@ -118,7 +119,7 @@ class Relay:
                 if data is None:
                     return
                 if not data:
-                    self._is_peer_finished = True
+                    self.is_peer_finished = True
                     if not self._is_unwanted:
                         end.finish()
                     return
@@ -180,14 +181,20 @@ class Relay:
         """True if the program has closed its end without reading everything."""
         return bool(self.rxbuf or self.tcp.receive_queued or self.end.is_reset)
 
-    def let_go(self) -> None:
-        """The program has closed its end, and the stack has what it sent: end as Linux does."""
+    def let_go(self, *, lingers: bool) -> None:
+        """The program has closed its end, and the stack has what it sent: end as Linux does.
+
+        Args:
+            lingers: False for a reset instead of a FIN, as SO_LINGER with a time of 0 asks for.
+        """
         now = trio.current_time()
         tcp = self.tcp
-        if self.is_unread or tcp.options.linger == 0:
+        if self.is_unread or not lingers:
             # A kernel has sent by now what was written before the close, as far as the windows
             # allow; a reset throws away only the rest.
             tcp.transmit(now, LAST_WORDS)
             tcp.abort(now)  # RFC 2525 2.17
         else:
+            if tcp.options.linger == 0:
+                tcp.configure(linger=None)
             tcp.close(now)

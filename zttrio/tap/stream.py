@@ -88,7 +88,18 @@ class StreamConnection(Connection):
         self._is_program_finished = False
         self._is_success_told = True  # connect() says 0 once after EINPROGRESS, then EISCONN
         self._has_failed = False  # an attempt failed while nobody waited for it
+        self._has_shut_read = False
         self._local: tuple[bytes | None, int] = (None, 0)
+
+    @property
+    def _may_be_shut(self) -> bool:
+        """True if what looks like the program's close() may be the shutdown() of its last side."""
+        return self._has_shut_read or (self._relay is not None and self._relay.is_peer_finished)
+
+    @property
+    def is_forgotten(self) -> bool:
+        """True if nobody can ask about it any more, as far as we know."""
+        return self.is_gone and not self._may_be_shut
 
     # the task
 
@@ -122,8 +133,12 @@ class StreamConnection(Connection):
         if relay.failure:
             self._fail(relay.failure)
         elif self.is_gone:
-            if relay.is_drained or relay.is_unread or relay.tcp.options.linger == 0:
-                relay.let_go()
+            # A pair that is shut in both directions looks as if the program had closed it.  If it
+            # has not, SO_LINGER is not asked for, and it finds the end of the stream, no reset.
+            lingers = self._may_be_shut or relay.tcp.options.linger != 0
+            if relay.is_drained or relay.is_unread or not lingers:
+                relay.let_go(lingers=lingers)
+                self._end.drop_residue()
                 self.end()
             elif relay.has_more:
                 self._wakeup.set()
@@ -383,6 +398,7 @@ class StreamConnection(Connection):
         if self.state == rpc.STATE_CONNECTED:
             tcp = self._tcp
             if tcp is not None and tcp.state not in (CLOSED, TIME_WAIT):
+                self._has_shut_read |= how != socket.SHUT_WR
                 return rpc.ANSWER_NATIVE
         if self.state == rpc.STATE_CONNECTING:
             self.release()

@@ -42,6 +42,11 @@ def half_close() -> None:
     say("both", settle(caller, "2015"))
     say_outcome("send after both", caller.send, b"x")
     say("peer end", accepted.recv(1))
+    time.sleep(0.05)  # long enough for everybody to have done what there is to do
+    for name, sock in (("last", caller), ("first", accepted)):
+        say(f"{name} long after", (mask(sock), outcome(sock.recv, 1), error_of(sock)))
+        say_outcome(f"{name} long after name", sock.getpeername)
+        say_outcome(f"{name} long after shutdown", sock.shutdown, socket.SHUT_WR)
     caller.close()
     accepted.close()
 
@@ -59,8 +64,25 @@ def half_close() -> None:
     say("own SHUT_RDWR", settle(caller, "2015"))
     say("own SHUT_RDWR recv", caller.recv(1))
     say("own SHUT_RDWR peer", settle(accepted, "2005"))
+    time.sleep(0.05)
+    say("own SHUT_RDWR long after", (mask(caller), outcome(caller.recv, 1), error_of(caller)))
     caller.close()
     accepted.close()
+
+    for how in (socket.SHUT_WR, socket.SHUT_RDWR):
+        caller, accepted = pair()
+        linger_zero(caller)
+        if how == socket.SHUT_WR:
+            accepted.shutdown(socket.SHUT_WR)
+            settle(caller, "2005")
+        caller.send(b"whole")
+        caller.shutdown(how)
+        say("linger 0 and shut", settle(caller, "2015"))
+        say("linger 0 and shut peer", accepted.recv(10, socket.MSG_WAITALL))
+        time.sleep(0.05)
+        say("linger 0 and shut end", (outcome(accepted.recv, 1), error_of(accepted)))
+        caller.close()
+        accepted.close()
 
     caller, accepted = pair()
     accepted.close()
