@@ -88,8 +88,8 @@ class Api:
         """
         try:
             answer = self._route(request)
-        except RecordMissing:
-            return _MISSING
+        except RecordMissing as exc:
+            return Answer(404, {"message": str(exc)})
         except RecordError as exc:
             return Answer(400, {"message": str(exc)})
         if request.method != "GET":

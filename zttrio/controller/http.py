@@ -7,6 +7,7 @@ business.
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -192,7 +193,9 @@ class _Connection:
         if is_last:
             headers.append(("connection", "close"))
         with trio.move_on_after(_WRITE_TIME) as writing:
-            await self._send(h11.Response(status_code=answer.status, headers=headers))
+            reason = HTTPStatus(answer.status).phrase.encode()
+            head = h11.Response(status_code=answer.status, headers=headers, reason=reason)
+            await self._send(head)
             await self._send(h11.Data(data=body))
             await self._send(h11.EndOfMessage())
         if writing.cancelled_caught:

@@ -164,6 +164,7 @@ class ControllerService:
             commit=self.commit,
             clock=trio.current_time,
             status=self._status,
+            hosts=(self._api_host,),
         )
         try:
             listeners = await trio.open_tcp_listeners(self.api_port, host=self._api_host)

@@ -218,7 +218,9 @@ class Controller:
         """
         member = self._state(network_id).members.get(address)
         if member is None:
-            raise RecordMissing(f"member {address.hex()} of network {network_id:016x}")
+            raise RecordMissing(
+                f"member {address.hex()} of network {network_id:016x}: there is none"
+            )
         return member
 
     def change_member(
@@ -555,7 +557,7 @@ class Controller:
     def _state(self, network_id: int) -> NetworkState:
         state = self._networks.get(network_id)
         if state is None:
-            raise RecordMissing(f"network {network_id:016x}")
+            raise RecordMissing(f"network {network_id:016x}: there is none")
         return state
 
     def _is_ours(self, network_id: int) -> bool:
