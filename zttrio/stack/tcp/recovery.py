@@ -239,8 +239,9 @@ class Recoverer(Rack):
     def _begin_repairs(self) -> None:
         """Remember what to go back to if none of this was needed."""
         self.undo_marker = self.snd_una
-        self.undo_octets = 0
-        self.repair_at = -1.0
+        self.undo_octets = self.board.retransmitted_out
+        if not self.undo_octets:
+            self.repair_at = -1.0  # or what an earlier recovery has sent again would look like luck
         self.tail_end = -1
         self.tail_at = inf
 
