@@ -41,6 +41,7 @@ __all__ = ["HostSegment"]
 
 MTU = 65520  # an IP packet of at most 65535 octets, a multiple of 8 (and libvirt's choice too)
 BURST = 64  # frames per wake-up; the kernel's NAPI budget
+SMALL = 512  # arbitrary: joining less than this costs less than a vector of pieces
 PEER_LIMIT = 64  # descriptors for stations we talk to; far from the usual limit of 1024
 NAME_LIMIT = 16  # names that one station may publish; arbitrary
 PATIENCE = 0.25  # s that a full station may hold up frames for others; arbitrary
@@ -234,10 +235,10 @@ class HostSegment(Wire):
                 counts.stuck_station += 1
                 continue
             try:
-                if frame.payload:
+                if size > SMALL:
                     peer.sock.sendmsg((header, frame.payload))
                 else:
-                    peer.sock.send(header)
+                    peer.sock.send(b"".join((header, frame.payload)))
             except BlockingIOError:
                 counts.blocked += 1
                 peer.is_blocked = True
