@@ -113,6 +113,7 @@ class Wire(ABC):
             only after the first call then, and listens to no router's advertisements.
         preferred_packet: octets of the largest IP packet that TCP should send, 0 for *mtu*.
         failure: why the wire's network does not let us in at the moment, or None.
+        identity: what the wire's network knows us by, for people, or None.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Wire(ABC):
     configures: bool = False
     preferred_packet: int = 0
     failure: JoinError | None = None
+    identity: str | None = None
 
     @abstractmethod
     async def run(self, port: WirePort, *, task_status: trio.TaskStatus[None] = ...) -> None:
@@ -160,6 +162,10 @@ class Wire(ABC):
     def counters(self) -> dict[str, int]:
         """What the wire has counted so far, drops by reason among it."""
         return {}
+
+    def peers(self) -> list[str]:
+        """A line for each station that the wire itself has to do with, and how it is reached."""
+        return []
 
     def publish(self, name: str, addresses: Sequence[bytes]) -> None:
         """Make *name* resolve to *addresses* (packed) for the other stations, if the wire can.

@@ -242,6 +242,11 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             await self._driver.wait_changed()
         return self._interfaces()
 
+    @property
+    def is_managed(self) -> bool:
+        """True if somebody has to let us in, and gives us addresses: on ZeroTier networks."""
+        return self._wire.configures
+
     def _is_online(self) -> bool:
         """An address is ours; a link-local one counts only if that is what was asked for."""
         if self._claim is not None:
@@ -615,6 +620,9 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             tasks=0 if background is None else len(background.child_tasks),
             neighbors=stack.neighbors.as_dict(),
             counters={reason: count for reason, count in counters.items() if count},
+            identity=wire.identity,
+            failure="" if wire.failure is None else str(wire.failure),
+            peers=tuple(wire.peers()),
         )
 
 

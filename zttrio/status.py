@@ -69,6 +69,9 @@ class Status:
         tasks: tasks the Network runs for itself.
         neighbors: address to hardware address (or its state), as text.
         counters: stack, driver and wire, by reason; zeros left out.
+        identity: what the wire's network knows us by, ten hex digits of a ZeroTier node, or None.
+        failure: why the wire's network does not let us in, or nothing.
+        peers: the wire's own neighbors and how they are reached, a line each.
     """
 
     name: str | None
@@ -82,6 +85,9 @@ class Status:
     tasks: int
     neighbors: dict[str, str]
     counters: dict[str, int]
+    identity: str | None = None
+    failure: str = ""
+    peers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain types, for JSON; ``schema`` is 1."""
@@ -92,6 +98,11 @@ class Status:
             f"{self.name or 'network'} on {self.wire}  {self.mac}  mtu {self.mtu}",
             f"addresses  {' '.join(self.addresses) or 'none yet'}",
         ]
+        if self.identity is not None:
+            lines.append(f"node {self.identity}")
+        if self.failure:
+            lines.append(f"refused: {self.failure}")
+        lines += [f"peer {peer}" for peer in self.peers]
         lines += map(str, self.sockets)
         lines += map(str, self.connections)
         lines += [f"neighbor {ip} {mac}" for ip, mac in self.neighbors.items()]

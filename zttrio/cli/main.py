@@ -48,7 +48,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
-_COMMANDS = ("controller", "nc", "ping", "run", "service", "zerotier")
+_COMMANDS = ("controller", "join", "nc", "ping", "run", "service", "zerotier")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .network import add_options, open_network
+from .network import add_options, open_network, wait_online
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -48,7 +48,7 @@ async def run(parser: argparse.ArgumentParser, namespace: argparse.Namespace) ->
     if (namespace.listen is None) == (namespace.port is None):
         parser.error("give HOST and PORT, or -l PORT")
     async with open_network(namespace) as network:
-        addresses = await network.wait_online()
+        addresses = await wait_online(network)
         if namespace.listen is None:
             stream = await network.open_tcp_stream(namespace.host, namespace.port)
         else:

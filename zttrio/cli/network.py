@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
-from zttrio.errors import LocalError
+import trio
+
+from zttrio.errors import AccessDenied, LocalError
 from zttrio.network import Network
 from zttrio.wire import Tap
 
 if TYPE_CHECKING:
     import argparse
+    from ipaddress import IPv4Interface, IPv6Interface
 
-__all__ = ["add_options", "open_network"]
+__all__ = ["add_options", "is_network_id", "open_network", "wait_online"]
+
+_ID_DIGITS = 16
+_PATIENCE = 0.5  # s between two looks at whether we are let in by now; arbitrary
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--tap``, ``--address`` and ``--name`` to *parser*."""
+def add_options(parser: argparse.ArgumentParser, *, has_network: bool = False) -> None:
+    """Add the options that name a network to *parser*.
+
+    Args:
+        parser: of the sub-command.
+        has_network: it has a ``--network``, or an argument ``network``, with more to it.
+    """
     group = parser.add_argument_group(
-        "network", "without these: the virtual Ethernet of this user's processes on this machine"
+        "network",
+        "without these: the ZeroTier network that ZTTRIO_NETWORK names, or the virtual Ethernet of "
+        "this user's processes on this machine",
     )
+    if not has_network:
+        group.add_argument("--network", metavar="ID", help="a ZeroTier network, sixteen hex digits")
+    group.add_argument(
+        "--home",
+        metavar="DIR",
+        help="identity and state of the ZeroTier node (default: what ZTTRIO_HOME names, or a new "
+        "node each time)",
+    )
+    group.add_argument(
+        "--planet",
+        metavar="FILE",
+        help="the ZeroTier roots to use, kept in the home; there are none by default",
+    )
+    group.add_argument("--token", help="lets us into a network whose controller knows it")
     group.add_argument(
         "--tap",
         metavar="NAME",
@@ -34,14 +63,63 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", help="what others on the network may call us")
 
 
-def open_network(namespace: argparse.Namespace) -> Network:
+def open_network(namespace: argparse.Namespace, network_id: str | None = None) -> Network:
     """The network that *namespace* names, to be entered with ``async with``.
 
+    Args:
+        namespace: the parsed command line.
+        network_id: by default the ``--network``.
+
     Raises:
-        LocalError: an address is no address, or a device's name cannot be one.
+        LocalError: an address or a network ID is none, a device's name cannot be one, options
+            contradict each other, or a package for ZeroTier is missing.
     """
+    if network_id is None and not namespace.tap:
+        network_id = namespace.network
     try:
         wire = Tap(namespace.tap) if namespace.tap else None
-        return Network(wire=wire, addresses=namespace.address, name=namespace.name)
+        return Network(
+            network_id,
+            wire=wire,
+            addresses=namespace.address,
+            name=namespace.name,
+            home=namespace.home,
+            planet=namespace.planet,
+            token=namespace.token,
+        )
     except ValueError as exc:
         raise LocalError(str(exc)) from exc
+
+
+def is_network_id(text: str) -> bool:
+    """True if *text* is the ID of a ZeroTier network rather than somebody's name for one."""
+    try:
+        return len(text) == _ID_DIGITS and int(text, 16) > 0
+    except ValueError:
+        return False
+
+
+async def wait_online(network: Network) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """Wait until *network* has an address, and tell the user what has to be done for that.
+
+    Raises:
+        JoinError: the network does not exist, or wants something that nobody can do here.
+        OSError: ENETDOWN, the wire died.
+    """
+    has_said = False
+    while True:
+        try:
+            return await network.wait_online()
+        except AccessDenied as exc:
+            if not has_said:
+                has_said = True
+                note(f"{exc}; waiting until its administrator does")
+            await trio.sleep(_PATIENCE)
+
+
+def note(text: str) -> None:
+    """Tell the user something that is not the command's output; nobody has to listen."""
+    try:
+        print(f"zttrio: {text}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of this process

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .main import EXIT_FAILED, EXIT_OK, Subparsers
-from .network import add_options, open_network
+from .network import add_options, open_network, wait_online
 
 if TYPE_CHECKING:
     from zttrio.network import Network
@@ -47,7 +47,7 @@ def register(subparsers: Subparsers) -> None:
 async def run(namespace: argparse.Namespace) -> int:
     """Carry out the command; 0 if at least one answer came."""
     async with open_network(namespace) as network:
-        await network.wait_online()
+        await wait_online(network)
         return await ping(
             network,
             namespace.host,

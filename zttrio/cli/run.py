@@ -37,10 +37,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--network",
         metavar="N",
-        help="name or socket path of a running `zttrio service`; without it the program joins the "
-        "network that the other options name",
+        help="name or socket path of a running `zttrio service`, or the ID of a ZeroTier network: "
+        "that of a running `zttrio join`, unless --home or --planet make it a node of its own; "
+        "without it the program joins the network that the other options name",
     )
-    network.add_options(parser)
+    network.add_options(parser, has_network=True)
     add_policy_options(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -88,12 +89,16 @@ async def run(namespace: argparse.Namespace) -> int:
     policy = make_policy(namespace)
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
-        if namespace.network is not None:
+        if namespace.network is not None and not _joins(namespace):
             address = _find_service(namespace.network)
         else:
             net = await stack.enter_async_context(network.open_network(namespace))
-            with trio.move_on_after(service.ADDRESS_WAIT):
-                await net.wait_online()
+            if net.is_managed:  # a program that is not let in would only see timeouts
+                for interface in await network.wait_online(net):
+                    _say(f"online as {interface}")
+            else:
+                with trio.move_on_after(service.ADDRESS_WAIT):
+                    await net.wait_online()
             tap = await nursery.start(
                 partial(net.serve_tap, service.private_path(), policy=policy, say=_say)
             )
@@ -101,6 +106,15 @@ async def run(namespace: argparse.Namespace) -> int:
         code = await _supervise(command, address, is_strict=policy.is_strict)
         nursery.cancel_scope.cancel()
     return code
+
+
+def _joins(namespace: argparse.Namespace) -> bool:
+    """True if ``--network`` names a network to join, and not a service that is on it."""
+    text = namespace.network
+    if not network.is_network_id(text):
+        return False
+    has_own_node = not (namespace.home is namespace.planet is namespace.token is None)
+    return has_own_node or not (service.default_folder() / f"nc_{text}").is_socket()
 
 
 def _find_service(text: str) -> str:

@@ -30,10 +30,14 @@ def register(subparsers: Subparsers) -> None:
         "with `zttrio run --network N`, or with the two variables that this command prints.",
     )
     parser.add_argument(
-        "--network", metavar="N", default="host", help="what `zttrio run --network` calls it"
+        "--network",
+        metavar="N",
+        default="host",
+        help="what `zttrio run --network` calls it; sixteen hex digits also name the ZeroTier "
+        "network to join",
     )
     parser.add_argument("--path", help="of the service's socket, in a folder closed to others")
-    network.add_options(parser)
+    network.add_options(parser, has_network=True)
     add_policy_options(parser)
     parser.set_defaults(run=run)
 
@@ -45,19 +49,22 @@ async def run(namespace: argparse.Namespace) -> None:
         InterceptError: another service of that name is running, or its folder is not private.
     """
     policy = make_policy(namespace)
+    name = namespace.network
+    if not network.is_network_id(name):
+        namespace.network = None  # or it would be taken for one
     async with network.open_network(namespace) as net, trio.open_nursery() as nursery:
         tap = await nursery.start(
             partial(
                 net.serve_tap,
                 namespace.path,
                 policy=policy,
-                network=namespace.network,
+                network=name,
                 say=_say,
             )
         )
         print(f"ZTTRIO_NET={tap.address}")
         print(f"LD_PRELOAD={preload.find_library()}", flush=True)
-        for interface in await net.wait_online():
+        for interface in await network.wait_online(net):
             _say(f"online as {interface}")
 
 

@@ -1,4 +1,4 @@
-"""``zttrio identity``, ``zttrio planet`` and ``zttrio root``: their place on the command line.
+"""``zttrio identity``, ``planet``, ``root`` and ``universe``: their place on the command line.
 
 What they do is imported when one of them is run, because it needs the packages of the
 ``zerotier`` extra, and because the other commands should not wait for it.
@@ -27,6 +27,7 @@ def register(subparsers: Subparsers) -> None:
     _register_identity(subparsers)
     _register_planet(subparsers)
     _register_root(subparsers)
+    _register_universe(subparsers)
 
 
 def _later(module: str, function: str) -> Run:
@@ -48,7 +49,7 @@ def _later(module: str, function: str) -> Run:
         code = command(namespace)
         if inspect.iscoroutine(code):
             code = await code
-        return int(code)
+        return int(code or 0)
 
     return run
 
@@ -136,6 +137,26 @@ def _register_root(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
     parser.set_defaults(run=_later("root", "run_root"))
+
+
+def _register_universe(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "universe",
+        help="run a root, a controller and a network of your own",
+        description="Run a root and a controller with one network, and print what to do next. By "
+        "default all of it stays on this machine's loopback interface.",
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="keeps it all (default: zttrio/universe in XDG_STATE_HOME)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--port", type=int, help="UDP port on loopback, for a new universe")
+    where.add_argument(
+        "--advertise",
+        metavar="ADDRESS/PORT",
+        help="where other machines reach this one, for a new universe",
+    )
+    parser.set_defaults(run=_later("universe", "run_universe"))
 
 
 def _world_id(text: str) -> int:

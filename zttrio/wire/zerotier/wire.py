@@ -160,6 +160,7 @@ class ZeroTier(Wire):
                 self.network_id, self, stored=stored, token=self._token
             )
             self.mac = membership.mac
+            self.identity: str | None = str(node.task.node.identity)
             try:
                 node.task.flush()
                 task_status.started()
@@ -259,6 +260,26 @@ class ZeroTier(Wire):
             ):
                 counters |= {f"{prefix}_{name}": value for name, value in counted.items()}
         return counters
+
+    def peers(self) -> list[str]:
+        """The nodes that ours knows, and where they are."""
+        if self._membership is None:
+            return []
+        node = self._node.task.node
+        now = trio.current_time()
+        roots = node.topology.roots
+        members = {member.address: member.is_admitted for member in self._membership.peers()}
+        lines = []
+        for peer in node.peers():
+            path = peer.best_path(now)
+            how = "relayed" if path is None or not path.is_alive(now) else f"at {path.remote}"
+            words = [str(peer.identity), how]
+            if peer.address in roots:
+                words.append("root")
+            if peer.address in members:
+                words.append("member" if members[peer.address] else "not admitted")
+            lines.append(" ".join(words))
+        return lines
 
     # what the node calls
 
