@@ -6,7 +6,7 @@ limited, and what can be seen without it is looked at first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -16,7 +16,7 @@ from .gate import Bucket, Gate
 from .member_record import FULL, NEW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from .certificate import MembershipCertificate
     from .credential import Revocation
@@ -32,20 +32,11 @@ __all__ = ["CredentialIntake", "Taken"]
 
 _INTERVAL = 1.0  # one message with credentials per peer (5.4)
 _KEYS = 16_384  # arbitrary
-_CONTROLLER_RATE = 10.0  # arbitrary; a controller may revoke several members in one second
-_CONTROLLER_BURST = 50
-
-
-class _Forward(Protocol):
-    def __call__(
-        self,
-        membership: Membership,
-        verb: int,
-        payload: bytes,
-        but_not: Iterable[bytes],
-        now: float,
-        /,
-    ) -> int: ...
+# Controllers may revoke several members in one second, and members pass on what they are told: a
+# revocation must not get lost because its bearer has just shown its own credentials.  Arbitrary.
+_RATE = 10.0
+_BURST = 50
+_ONLY_REVOCATIONS = bytes(5)  # no certificates, capabilities and tags in front of them (5.4)
 
 
 @attrs.define
@@ -76,7 +67,6 @@ class CredentialIntake:
         node: knows the controllers' identities, or asks for them.
         counters: where each credential is counted by what became of it.
         networks: the memberships.
-        forward: sends something to everybody known on a network, and says to how many.
     """
 
     def __init__(
@@ -84,23 +74,26 @@ class CredentialIntake:
         node: Node,
         counters: NetworkCounters,
         networks: Mapping[int, Membership],
-        forward: _Forward,
     ) -> None:
         self._node = node
         self._counters = counters
         self._networks = networks
-        self._forward = forward
         self._messages: Gate[bytes] = Gate(_INTERVAL, _KEYS)
         self._attached: Gate[bytes] = Gate(_INTERVAL, _KEYS)
-        self._controllers: dict[bytes, Bucket] = {}
+        self._urgent: dict[bytes, Bucket] = {}
 
     def expire(self, now: float) -> None:
         """Forget who may speak again."""
         self._messages.expire(now)
         self._attached.expire(now)
-        known = {membership.controller for membership in self._networks.values()}
-        for address in [a for a in self._controllers if a not in known]:
-            del self._controllers[address]
+        for address in [
+            a for a, one in self._urgent.items() if now - one.filled_at >= _BURST / _RATE
+        ]:
+            del self._urgent[address]
+
+    def __len__(self) -> int:
+        """How many peers' rates are watched."""
+        return len(self._messages) + len(self._attached) + len(self._urgent)
 
     def receive(self, message: Message, now: float, *, is_again: bool) -> Taken | None:
         """Take in a NETWORK_CREDENTIALS; None if its sender has sent one too lately.
@@ -113,7 +106,7 @@ class CredentialIntake:
         Raises:
             HeaderError: it is malformed.
         """
-        if not is_again and not self._may_send(message.peer.address, now):
+        if not is_again and not self._may_send(message, now):
             return None
         found = CredentialsMessage.parse(message.payload)
         taken = Taken()
@@ -145,13 +138,20 @@ class CredentialIntake:
         if self._attached.allows(peer.address, now):
             self._certificate(certificate, Taken(), now)
 
-    def _may_send(self, address: bytes, now: float) -> bool:
-        if any(address == one.controller for one in self._networks.values()):
-            bucket = self._controllers.get(address)
-            if bucket is None:
-                bucket = self._controllers[address] = Bucket(_CONTROLLER_RATE, _CONTROLLER_BURST)
-            return bucket.take(1, now)
-        return self._messages.allows(address, now)
+    def _may_send(self, message: Message, now: float) -> bool:
+        address = message.peer.address
+        head = message.payload[:7]
+        is_urgent = (head[:5] == _ONLY_REVOCATIONS and any(head)) or any(
+            address == one.controller for one in self._networks.values()
+        )
+        if not is_urgent:
+            return self._messages.allows(address, now)
+        bucket = self._urgent.get(address)
+        if bucket is None:
+            if len(self._urgent) >= _KEYS:
+                return False
+            bucket = self._urgent[address] = Bucket(_RATE, _BURST)
+        return bucket.take(1, now)
 
     def _certificate(self, certificate: MembershipCertificate, taken: Taken, now: float) -> None:
         place = self._find_place(certificate.network_id, certificate.issued_to, taken, now)
@@ -172,12 +172,8 @@ class CredentialIntake:
         is_new = self._note(place, place.record.revoke(revocation, place.controller))
         if is_new and revocation.is_fast:
             payload = CredentialsMessage(revocations=(revocation,)).emit()[0]
-            self._counters.revocations_forwarded += self._forward(
-                place.membership,
-                messages.NETWORK_CREDENTIALS,
-                payload,
-                (sender, revocation.signer),
-                now,
+            self._counters.revocations_forwarded += place.membership.tell_members(
+                messages.NETWORK_CREDENTIALS, payload, now, but_not=(sender, revocation.signer)
             )
 
     def _note(self, place: _Place, outcome: str) -> bool:

@@ -542,6 +542,29 @@ class Membership:
             self.counters.credentials_pushed += 1
             if not number:
                 self.node.send(record.address, messages.NETWORK_CREDENTIALS, payload, now)
-            elif len(self._later) < _LATER:
-                when = now + number * _SPACING
-                heappush(self._later, (when, self.era, record.address, payload))
+            else:
+                self._send_later(record.address, payload, now + number * _SPACING)
+
+    def tell_members(
+        self, verb: int, payload: bytes, now: float, *, but_not: Sequence[bytes]
+    ) -> int:
+        """Send on something that the controller has signed to everybody we know (6.2, 13).
+
+        Returns:
+            To how many.
+        """
+        count = 0
+        for record in self.members:
+            if record.address in but_not:
+                continue
+            count += 1
+            self.node.send(record.address, verb, payload, now)
+            free_at = record.pushed_at + _SPACING
+            if verb == messages.NETWORK_CREDENTIALS and now < free_at:
+                # The reference does not look at a second message within a second (5.4).
+                self._send_later(record.address, payload, free_at)
+        return count
+
+    def _send_later(self, address: bytes, credentials: bytes, when: float) -> None:
+        if len(self._later) < _LATER:
+            heappush(self._later, (when, self.era, address, credentials))

@@ -110,7 +110,7 @@ class Networks:
         self._networks: dict[int, Membership] = {}
         self._by_octets: dict[bytes, Membership] = {}
         self._assemblers: dict[int, Assembler] = {}
-        self._intake = CredentialIntake(node, counters, self._networks, self._forward)
+        self._intake = CredentialIntake(node, counters, self._networks)
         self._registry = Registry(
             node, self.groups, self._networks, counters, controller, is_open=is_registry
         )
@@ -182,7 +182,7 @@ class Networks:
             if not usable:
                 self.counters.stored_config_unusable += 1
         membership.start(now)
-        self._follow_addresses()
+        self._tell_node()
         return membership
 
     def leave(self, network_id: int, now: float) -> None:
@@ -196,7 +196,7 @@ class Networks:
         self.groups.forget_network(network_id)
         for kind in (ConfigChanged, StatusChanged):
             self._shared.events.pop((kind, network_id), None)
-        self._follow_addresses()
+        self._tell_node()
 
     def take_events(self) -> list[NetworkEvent]:
         """What happened since the last call; of two events of a kind about a network, the last."""
@@ -233,6 +233,7 @@ class Networks:
             "kept": len(self._kept),
             "complaints": len(self._complaints),
             "gathers": len(self._registry),
+            "credentials": len(self._intake),
         }
 
     # NetworkLayer
@@ -408,23 +409,6 @@ class Networks:
             return None
         return _HANDLED
 
-    def _forward(
-        self,
-        membership: Membership,
-        verb: int,
-        payload: bytes,
-        but_not: Iterable[bytes],
-        now: float,
-    ) -> int:
-        """Send something signed on to everybody we know on its network (6.2, 13)."""
-        excluded = frozenset(but_not)
-        sent = 0
-        for record in membership.members:
-            if record.address not in excluded:
-                self._node.send(record.address, verb, payload, now)
-                sent += 1
-        return sent
-
     # configurations
 
     def _config_request(self, message: Message, now: float) -> str:
@@ -488,12 +472,11 @@ class Networks:
         if not piece.is_signed_by(controller):
             return None, "piece_refused"
         if piece.is_fast:
-            self.counters.pieces_forwarded += self._forward(
-                membership,
+            self.counters.pieces_forwarded += membership.tell_members(
                 messages.NETWORK_CONFIG,
                 piece.emit(),
-                (sender, membership.controller),
                 now,
+                but_not=(sender, membership.controller),
             )
         refused = assembler.refused
         data = assembler.receive(piece)
@@ -533,12 +516,17 @@ class Networks:
     ) -> str:
         outcome = membership.accept(data, config, now, is_direct=is_direct)
         if outcome == "config_accepted":
-            self._follow_addresses()
+            self._tell_node()
             self._retry_at_once(membership.network_id, now)
         return outcome
 
-    def _follow_addresses(self) -> None:
-        """Keep VL1 out of the addresses of VL2, or it would run in a circle (15)."""
+    def _tell_node(self) -> None:
+        """Say what the networks mean for VL1.
+
+        Controllers have to be known for good: their signatures are checked when they are gone.
+        And VL1 must keep out of the addresses of VL2, or it would run in a circle (15).
+        """
+        self._node.keep_peers(one.controller for one in self._networks.values())
         prohibited: list[IPv4Network | IPv6Network] = []
         for membership in self._networks.values():
             if membership.config is not None:

@@ -310,6 +310,10 @@ class Node:
             return None
         return peer.identity
 
+    def keep_peers(self, addresses: Iterable[bytes]) -> None:
+        """Never forget who has one of *addresses* once that is known; earlier ones are let go."""
+        self.topology.kept = frozenset(addresses)
+
     def can_reach(self, address: bytes, now: float) -> bool:
         """True if a message to *address* would leave at once, by whatever way."""
         peer = self.topology.peers.get(address)

@@ -52,6 +52,8 @@ class Topology:
         """Without ourselves."""
         self.is_root = False
         """True if one of our worlds lists us."""
+        self.kept: frozenset[bytes] = frozenset()
+        """Peers that the owner wants to know for good."""
         self._config = config
         self._backend = backend
         self._counters = counters
@@ -121,8 +123,10 @@ class Topology:
         return gone
 
     def must_keep(self, address: bytes) -> bool:
-        """True for peers that stay however silent: roots, and seeds of moons we want."""
-        return address in self.roots or address in self.wanted_moons.values()
+        """True for peers that stay however silent: roots, seeds of moons, whom the owner wants."""
+        return (
+            address in self.roots or address in self.kept or address in self.wanted_moons.values()
+        )
 
     # worlds
 
