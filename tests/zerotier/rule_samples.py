@@ -103,11 +103,16 @@ def rule_frame(scene: Scene) -> RuleFrame:
 
 
 def random_rules(random: Random, longest: int = 10) -> bytes:
-    return emit_rules([random_rule(random) for _ in range(random.randrange(longest + 1))])
+    rules = [random_rule(random) for _ in range(random.randrange(longest + 1))]
+    if random.random() < 0.4:  # what a single match says
+        rules = [random_rule(random, actions=0), Rule(1)]
+    if random.random() < 0.2:  # a copy to us that is not taken: what follows is super
+        rules = [Rule.of(42, 65535, 65535), Rule.of(2, ME, 0, 0), *rules]
+    return emit_rules(rules)
 
 
-def random_rule(random: Random) -> Rule:
-    if random.random() < 0.4:
+def random_rule(random: Random, actions: float = 0.4) -> Rule:
+    if random.random() < actions:
         kind = random.choices((0, 1, 2, 3, 4, 5, 6, 9), (6, 6, 3, 3, 3, 2, 1, 1))[0]
     else:
         kind = random.choice((*range(24, 52), 35, 36, 37, 39, 40, 41, 41, 41, 44, 49, 50, 60))
@@ -157,7 +162,7 @@ def _fields(kind: int, random: Random) -> tuple[object, ...]:
             return (choice((0, 2**32 - 1)),)
         case 51:
             low = choice((0, 1, 6, 17, 0x0A050009, 2**64 - 1, random.getrandbits(16)))
-            high = (low + choice((0, 1, 255, 2**32 - 1))) % 2**64
+            high = (low + choice((0, 1, 255, 2**32 - 1, 2**32 + 1, 2**40))) % 2**64
             return low, high, choice((0, 2, 8, 12, 60, 65535)), below(256)
         case _:
             return choice(_TAGS), below(4)
@@ -174,7 +179,7 @@ def _prefix(address: bytes, random: Random) -> tuple[bytes, int]:
 def random_payload(ethertype: int, random: Random) -> bytes:
     choice = random.choice
     protocol = choice(_PROTOCOLS)
-    body = _transport(protocol, random)
+    body = _transport(protocol, random) if random.random() < 0.9 else b""
     if ethertype == IP4:
         words = choice((5, 5, 5, 6, 15, 0, 4))
         head = bytes((0x40 | words, random.randrange(256))) + bytes(7) + bytes((protocol, 0, 0))
@@ -191,7 +196,7 @@ def random_payload(ethertype: int, random: Random) -> bytes:
         payload = bytes(14) + choice(_IPV4) + bytes(10)
     else:
         payload = random.randbytes(random.randrange(64))
-    if random.random() < 0.2:
+    if random.random() < 0.3:
         payload = payload[: random.randrange(len(payload) + 1)]
     return payload
 
@@ -213,7 +218,7 @@ def random_scene(random: Random) -> Scene:
     return Scene(
         inbound=inbound,
         me=ME,
-        source=PEER if inbound else ME,
+        source=choice((PEER,) * 20 + (ME,)) if inbound else ME,  # the latter never happens
         destination=ME if inbound else choice((PEER, NOBODY)),
         mac_source=choice(_MACS[:2]),
         mac_destination=choice(_MACS),

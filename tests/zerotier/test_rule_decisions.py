@@ -340,6 +340,15 @@ def test_what_was_made_of_peers_capabilities_does_not_pile_up() -> None:
     assert len(policy._peer_lists) <= 1024
 
 
+def test_a_copy_to_the_sender_itself_makes_nothing_super() -> None:
+    copy = Rule.of(r.TEE, ME, 0, 0)
+    for own_tag, verdict in ((42, "ACCEPT"), (41, "NO_MATCH")):
+        rules = emit_rules([copy, Rule.of(r.TAG_RECEIVER, 7, 42), ACCEPT])
+        scene = Scene(True, ME, ME, ME, MAC_PEER, MAC_ME, IP4, UDP, {7: own_tag})
+        assert outcome_of(rules, scene).verdict.name == verdict
+        assert naive_rules.evaluate(rules, scene)[0] == verdict
+
+
 @pytest.mark.parametrize("kind", [IP4, IP6, ARP, 0x88CC])
 def test_frames_of_any_length_are_decided_about(kind: int) -> None:
     whole = SYN if kind == IP4 else b"\x60" + bytes(5) + b"\x3a\x40" + bytes(62)
