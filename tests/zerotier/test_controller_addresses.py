@@ -89,6 +89,17 @@ def test_the_next_pool_is_tried_when_one_is_used_up() -> None:
     assert _texts(_assign(network, used=("10.9.1.7",))) == ["10.9.2.9/16"]
 
 
+def test_pools_of_both_families_give_one_address_each() -> None:
+    network = _pool("10.9.1.7", "10.9.1.7", "10.9.0.0/16", "fd12::/64")
+    pool = {"ipRangeStart": "fd12::7", "ipRangeEnd": "fd12::7"}
+    network["ipAssignmentPools"].append(pool)
+    assert _texts(_assign(network)) == ["10.9.1.7/16"]
+    network["v6AssignMode"] = "zt"
+    assert _texts(_assign(network)) == ["fd12::7/64", "10.9.1.7/16"]
+    wide = {"ipRangeStart": "fd12::f:0:0:0", "ipRangeEnd": "fd12::f:ff:0:0"}
+    assert _texts(_assign({**network, "ipAssignmentPools": [wide]}))[0].startswith("fd12::f:")
+
+
 def test_a_pool_outside_every_route_gives_nothing() -> None:
     assert _texts(_assign(_pool("10.9.1.1", "10.9.1.99", "10.8.0.0/16"))) == []
 

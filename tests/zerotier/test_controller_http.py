@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.controller.http import BODY_LIMIT, Answer, Request, serve_connection, serve_http
@@ -244,6 +244,7 @@ async def test_only_so_many_connections_are_served_at_once(server: Server) -> No
     assert (await Client(mine).answer())[0] == 200
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
 def test_junk_never_raises(pieces: list[bytes], after_a_request: bool) -> None:
     async def main() -> None:

@@ -259,3 +259,25 @@ def test_a_large_network_is_revoked_in_messages_that_fit(
     bursts += [revocations(bench.wait(1.1), member) for _ in range(3)]
     assert [len(burst) for burst in bursts] == [60, 60, 11, 0]
     assert len({r.target for burst in bursts for r in burst}) == 131
+
+
+def test_who_was_shut_out_already_is_not_revoked_again(bench: ControllerBench) -> None:
+    member = bench.friend("10.0.0.5/9993")
+    network_id = bench.network()
+    bench.join(member, network_id)
+    assert len(revocations(bench.change_member(network_id, member, authorized=False), member)) == 1
+    bench.wait(5)
+    bench.controller.delete_member(network_id, member.address, bench.now)
+    bench.controller.delete_network(network_id, bench.now)
+    assert revocations(bench.settle() + bench.wait(5), member) == []
+
+
+def test_a_network_without_members_is_deleted_in_silence(bench: ControllerBench) -> None:
+    member = bench.friend("10.0.0.5/9993")
+    network_id = bench.network()
+    bench.join(member, network_id)
+    bench.change_member(network_id, member, authorized=False)
+    bench.wait(5)
+    bench.controller.delete_network(network_id, bench.now)
+    assert revocations(bench.settle() + bench.wait(5), member) == []
+    assert bench.disk == {}

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.zerotier.controller import MemberRecord, NetworkRecord, RecordError
@@ -223,6 +223,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(NETWORK_FIELDS)), _JSON)
 def test_junk_is_refused_or_kept_in_a_form_that_is_kept_again(field: str, value: Any) -> None:
     record = NetworkRecord.new(NETWORK_ID, 7)
@@ -238,6 +239,7 @@ def test_junk_is_refused_or_kept_in_a_form_that_is_kept_again(field: str, value:
         getattr(loaded, name)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(MEMBER_FIELDS)), _JSON)
 def test_junk_about_a_member_is_refused_or_kept(field: str, value: Any) -> None:
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from zttrio.zerotier import messages
 from zttrio.zerotier.config_request import request_metadata
-from zttrio.zerotier.controller import MemberAsked, MemberConfigured
+from zttrio.zerotier.controller import Controller, MemberAsked, MemberConfigured, RecordError
 from zttrio.zerotier.dictionary import Dictionary
 from zttrio.zerotier.frames import NetworkError
 from zttrio.zerotier.netconf import ACTIVE_BRIDGE, ManagedRoute, NetworkConfig, Specialist
@@ -18,6 +18,7 @@ from zttrio.zerotier.rules import ACCEPT, DROP, Rule
 
 from .controller_bench import POOL, ControllerBench, error_codes
 from .data import node_identities
+from .lab import EPOCH
 
 if TYPE_CHECKING:
     from zttrio.zerotier.capability import Capability
@@ -403,6 +404,71 @@ def test_a_disk_that_is_stuck_holds_only_so_many_answers(
     assert [len(bench.configs(puppet, sent)) for puppet in puppets] == [1, 1, 0, 0]
     bench.wait(5)
     assert bench.config(puppets[3], bench.ask(puppets[3], network_id)) is not None
+
+
+def test_a_member_deleted_or_shut_out_meanwhile_gets_nothing(bench: ControllerBench) -> None:
+    network_id = bench.network(private=False)
+    one, two = bench.friend("10.0.0.5/9993"), bench.friend("10.0.0.6/9993")
+    bench.is_slow = True
+    bench.ask(one, network_id)
+    bench.ask(two, network_id)
+    bench.controller.delete_member(network_id, one.address, bench.now)
+    bench.change_member(network_id, two, authorized=False)
+    bench.is_slow = False
+    sent = bench.settle()
+    assert bench.configs(one, sent) == bench.configs(two, sent) == []
+    assert not bench.controller.answers_for(network_id, two.address, bench.now)
+
+
+def test_network_numbers_are_not_used_twice(bench: ControllerBench) -> None:
+    controller = Controller(bench.node, rng=lambda length: b"\xff" * length, epoch=EPOCH)
+    made = [controller.create_network({}, bench.now).network_id for _ in range(3)]
+    assert [network_id & 0xFFFFFF for network_id in made] == [1, 2, 3]
+    assert {network_id >> 24 for network_id in made} == {int(str(bench.node.identity), 16)}
+
+
+def test_a_configuration_that_no_member_could_take_is_not_sent(
+    bench: ControllerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zttrio.zerotier.controller.controller.MAX_CONFIGURATION", 500)
+    member = bench.friend("10.0.0.5/9993")
+    network_id = bench.network(private=False)
+    assert bench.ask(member, network_id) == []
+    assert bench.controller.counters.as_dict()["too_large"] == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "member", "why"),
+    [
+        ("{", None, "is damaged"),
+        ("[]", None, "not one of this controller's"),
+        ('{"mtu": "wide"}', None, "mtu: needs a whole number"),
+        (None, "{}", "stored members and no record"),
+        ("{}", '{"tags": 5}', "tags: needs a list"),
+    ],
+)
+def test_damaged_records_are_not_overlooked(
+    bench: ControllerBench, network: str | None, member: str | None, why: str
+) -> None:
+    network_id = int(str(bench.node.identity) + "abcdef", 16)
+    if network is not None:
+        bench.disk[network_id, None] = network
+    if member is not None:
+        bench.disk[network_id, bytes(4) + b"\x01"] = member
+    with pytest.raises(RecordError, match=why):
+        bench.restart()
+
+
+def test_records_of_an_earlier_version_get_defaults(bench: ControllerBench) -> None:
+    network_id = int(str(bench.node.identity) + "abcdef", 16)
+    bench.disk[network_id, None] = '{"name": "old", "revision": 7}'
+    bench.disk[network_id, bytes(4) + b"\x01"] = '{"authorized": true}'
+    bench.restart()
+    network = bench.controller.network(network_id)
+    assert (network.name, network.revision, network.is_private) == ("old", 7, True)
+    [member] = bench.controller.members(network_id)
+    assert member.is_authorized
+    assert member.fields["vMajor"] == -1
 
 
 def test_a_restarted_controller_knows_everything(bench: ControllerBench) -> None:

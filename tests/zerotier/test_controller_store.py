@@ -129,3 +129,21 @@ def test_a_missing_token_is_not_made_by_a_reader(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         read_token(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_keeps_what_was_there(path: Path) -> None:
+    store = Store(path)
+    store.apply([Write(NETWORK, None, "before")])
+    store._database.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(StoreError, match="full"):
+        store.apply([Write(NETWORK, None, "x" * 100_000)])
+    assert store.load() == [Write(NETWORK, None, "before")]
+    store.close()
+
+
+def test_a_damaged_name_is_an_error(path: Path) -> None:
+    store = Store(path)
+    store._database.execute("INSERT INTO network VALUES ('name', 'record')")
+    with pytest.raises(StoreError, match="invalid literal"):
+        store.load()
+    store.close()

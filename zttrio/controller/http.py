@@ -154,12 +154,10 @@ class _Connection:
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         body = bytearray()
-        while isinstance(event := await self._next_event(), h11.Data):
+        while not isinstance(event := await self._next_event(), h11.EndOfMessage):
             body += event.data
             if len(body) > BODY_LIMIT:
                 raise _RefusedError(_too_large())
-        if not isinstance(event, h11.EndOfMessage):
-            return None
         return attrs.evolve(request, body=bytes(body))
 
     async def _next_event(self) -> Any:
@@ -182,8 +180,6 @@ class _Connection:
                 left -= len(data)
 
     async def _answer(self, answer: Answer, *, is_last: bool) -> None:
-        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
         body = json.dumps(answer.content).encode() + b"\n"
         headers = [
             ("content-type", "application/json"),

@@ -103,7 +103,8 @@ class Store:
                     for write in writes:
                         _apply(cursor, write)
                 except BaseException:
-                    cursor.execute("ROLLBACK")
+                    if self._database.in_transaction:  # a full disk has ended it already
+                        cursor.execute("ROLLBACK")
                     raise
                 cursor.execute("COMMIT")
         except sqlite3.Error as exc:

@@ -267,11 +267,6 @@ class Controller:
         state.sessions.pop(address, None)
         return member
 
-    def is_online(self, network_id: int, address: bytes, now: float) -> bool:
-        """True if an authorised member has asked within 120 s."""
-        state = self._networks.get(network_id)
-        return state is not None and address in state.online(now)
-
     # disk, time, and what happened
 
     @property
@@ -448,9 +443,10 @@ class Controller:
         now: float,
     ) -> None:
         state = self._networks.get(network_id)
+        member = None if state is None else state.members.get(address)
         session = None if state is None else state.sessions.get(address)
-        if session is None:
-            return  # deleted while the disk was busy
+        if member is None or session is None or not member.is_authorized:
+            return  # deleted or shut out while the disk was busy
         session.configured_at = now
         if packet_id is None:
             self.counters.pushes += 1

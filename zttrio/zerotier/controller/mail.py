@@ -45,9 +45,6 @@ class Mail:
         self._node = node
         self._boxes: dict[bytes, _Box] = {}
 
-    def __len__(self) -> int:
-        return len(self._boxes)
-
     def add(self, address: bytes, revocations: Sequence[Revocation]) -> None:
         """Send *revocations* to a member soon; call `handle_timers` afterwards."""
         if revocations:
