@@ -1,7 +1,8 @@
 """One real node: libzt's core behind ctypes, run as a process of its own in a namespace.
 
 Writes one JSON object a line: what changes (whether it is online, how it reaches which peer), and
-an answer to each line of standard input (``orbit MOON SEED``, ``quit``).
+an answer to each line of standard input (``orbit MOON SEED``, ``quit``, and the commands of
+``real_sockets.py``).
 
     real_node.py SHARED_OBJECT STUB HOME PLANET PORT
 """
@@ -15,6 +16,8 @@ import queue
 import select
 import sys
 from typing import Any
+
+from real_sockets import Sockets  # type: ignore[import-not-found]  # beside this file
 
 
 def emit(**fields: Any) -> None:
@@ -43,6 +46,7 @@ def main() -> None:
     ctypes.CDLL(stub, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(shared_object)
     library.zts_node_get_id.restype = ctypes.c_uint64
+    sockets = Sockets(library, emit)
     events: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
 
     def told(this: int, message: Any) -> None:  # on one of the library's own threads
@@ -72,7 +76,9 @@ def main() -> None:
     address = 0
     while True:
         readable, _, _ = select.select([sys.stdin], [], [], 0.1)
-        if not address and (address := library.zts_node_get_id()):
+        # Before it has started it answers with an error, which looks like an address.
+        if not address and 0 < (found := library.zts_node_get_id()) < 1 << 40:
+            address = found
             emit(event="ready", address=f"{address:010x}")
         if is_online != bool(library.zts_node_is_online() == 1):
             is_online = not is_online
@@ -91,6 +97,8 @@ def main() -> None:
         if words[0] == "orbit":
             moon, seed = (ctypes.c_uint64(int(word, 16)) for word in words[1:])
             emit(event="orbit", result=library.zts_moon_orbit(moon, seed))
+        elif not sockets.run(words):
+            emit(event="unknown", words=words)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.identity import Identity, KeyPair
 from zttrio.zerotier.world import MOON, PLANET, Root, World
 
-from .conftest import HERE, Node, Switch, start_node
+from .conftest import HERE, Node, start_node
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .switch import Switch
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 
