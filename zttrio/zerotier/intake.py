@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from . import messages
-from .credential import CredentialsMessage
+from .certificate import MembershipCertificate
+from .credential import CredentialsMessage, Revocation
 from .gate import Bucket, Gate
 from .member_record import FULL, NEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .certificate import MembershipCertificate
-    from .credential import Revocation
     from .events import Message
     from .identity import Identity
     from .member_record import Credential, MemberRecord
@@ -110,16 +109,23 @@ class CredentialIntake:
             return None
         found = CredentialsMessage.parse(message.payload)
         taken = Taken()
-        for certificate in found.memberships:
-            self._certificate(certificate, taken, now)
-        for capability in found.capabilities:
-            self._file(capability, taken, now)
-        for tag in found.tags:
-            self._file(tag, taken, now)
-        for revocation in found.revocations:
-            self._revoke(revocation, message.peer.address, taken, now)
-        for ownership in found.ownerships:
-            self._file(ownership, taken, now)
+        forged = self._counters.credentials_forged
+        credentials: tuple[MembershipCertificate | Revocation | Credential, ...] = (
+            *found.memberships,
+            *found.capabilities,
+            *found.tags,
+            *found.revocations,
+            *found.ownerships,
+        )
+        for credential in credentials:
+            if isinstance(credential, MembershipCertificate):
+                self._certificate(credential, taken, now)
+            elif isinstance(credential, Revocation):
+                self._revoke(credential, message.peer.address, taken, now)
+            else:
+                self._file(credential, taken, now)
+            if self._counters.credentials_forged != forged:
+                break  # honest nodes pass on nothing forged, and each check costs a lot
         return taken
 
     def take_attached(

@@ -388,10 +388,10 @@ class Membership:
         self.members.expire(now)
         if self.config is None:
             return
-        for address in self.upstream():
-            if now - self._announced.get(address, -inf) >= _ANNOUNCE and self._can_reach(
-                address, now
-            ):
+        upstream = self.upstream()
+        self._announced = {a: self._announced.get(a, -inf) for a in upstream}
+        for address in upstream:
+            if now - self._announced[address] >= _ANNOUNCE and self._can_reach(address, now):
                 self._announced[address] = now
                 self._announce(address, self.own_groups, now)
         for record in self.members:

@@ -68,6 +68,7 @@ _NOT_JOINED = "message_not_joined"
 _RETRY = WHOIS_RETRY  # (8.4)
 _HOUSEKEEPING = 30.0
 _KEYS = 16_384  # arbitrary
+_DISTRUST = 1.0  # arbitrary; how long nobody looks at pieces of who has brought a forged one
 
 
 class Networks:
@@ -116,6 +117,7 @@ class Networks:
         )
         self._kept = KeptMessages(config.kept, config.kept_per_peer)
         self._complaints: Gate[tuple[int, bytes]] = Gate(config.complaint_interval, _KEYS)
+        self._forgers: dict[bytes, float] = {}
         self._retrying: Kept | None = None
         self._next_retry = inf
         self._next_housekeeping = inf
@@ -223,6 +225,7 @@ class Networks:
             self._next_housekeeping = now + _HOUSEKEEPING
             self._registry.expire(now)
             self._complaints.expire(now)
+            self._forgers = {a: t for a, t in self._forgers.items() if now - t < _DISTRUST}
             self._intake.expire(now)
 
     def sizes(self) -> dict[str, int]:
@@ -232,6 +235,7 @@ class Networks:
             "groups": len(self.groups),
             "kept": len(self._kept),
             "complaints": len(self._complaints),
+            "forgers": len(self._forgers),
             "gathers": len(self._registry),
             "credentials": len(self._intake),
         }
@@ -465,11 +469,15 @@ class Networks:
             return assembler.receive(piece), None
         if not assembler.is_new(piece):
             return None, "piece_known"
+        if now - self._forgers.get(sender, -inf) < _DISTRUST:
+            return None, "piece_refused"
         controller = self._node.find_identity(membership.controller, now)
         if controller is None:
             self._keep(message, piece.network_id, now)
             return None, None
         if not piece.is_signed_by(controller):
+            if sender != membership.controller and len(self._forgers) < _KEYS:
+                self._forgers[sender] = now
             return None, "piece_refused"
         if piece.is_fast:
             self.counters.pieces_forwarded += membership.tell_members(
