@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zttrio.config import Config
+from zttrio.header.address import packed
 from zttrio.header.tcp import ACK, RST, SYN, URG
 from zttrio.stack.tcp.options import TcpOptions
 from zttrio.stack.tcp.state import CLOSED, ESTABLISHED
@@ -100,6 +101,22 @@ def test_how_long_a_syn_is_repeated_can_be_set() -> None:  # MUST-23
     assert connection.state != CLOSED
     t.at(255.0)
     assert connection.state == CLOSED
+
+
+def test_a_syn_comes_from_the_address_that_was_bound_or_from_the_one_that_ip_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # MUST-43, MUST-44
+    t = TcpTrace()
+    other = packed("10.0.0.9")
+    monkeypatch.setattr(t.ip, "select_source", lambda destination: other)
+    t.tcp.connect((t.remote, 80), t.now, binding=t.tcp.bind(t.local, 5000))
+    t.port, t.peer_port = 5000, 80
+    t.expect(SYN)
+    with pytest.raises(AssertionError, match="segment from"):  # as the trace calls strangers
+        t.tcp.connect((t.remote, 81), t.now)
+    [stranger] = [c for c in t.tcp.connections() if c.remote[1] == 81]
+    assert stranger.local[0] == other
 
 
 def test_a_passive_open_disturbs_no_connection_on_its_port() -> None:  # MUST-41, MUST-42
