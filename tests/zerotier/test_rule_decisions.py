@@ -349,9 +349,15 @@ def test_a_copy_to_the_sender_itself_makes_nothing_super() -> None:
         assert naive_rules.evaluate(rules, scene)[0] == verdict
 
 
-@pytest.mark.parametrize("kind", [IP4, IP6, ARP, 0x88CC])
-def test_frames_of_any_length_are_decided_about(kind: int) -> None:
-    whole = SYN if kind == IP4 else b"\x60" + bytes(5) + b"\x3a\x40" + bytes(62)
+EXTENDED = b"\x60" + bytes(5) + b"\x00\x40" + bytes(32) + b"\x06" + bytes(7) + SYN[20:]
+ICMPV6 = b"\x60" + bytes(5) + b"\x3a\x40" + bytes(62)
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [(IP4, SYN), (IP6, EXTENDED), (IP6, ICMPV6), (ARP, bytes(30)), (0x88CC, bytes(30))],
+)
+def test_frames_of_any_length_are_decided_about(kind: int, whole: bytes) -> None:
     matches = [
         Rule(number, bytes(layout.size), is_not=is_not)
         for number, layout in r.LAYOUTS.items()

@@ -71,7 +71,9 @@ def test_whatever_json_is_given_it_is_rules_or_a_value_error(
     seed: int, data: st.DataObject
 ) -> None:
     rule = random_rule(Random(seed))
-    item = rules_to_json([rule])[0] if rule.type in LAYOUTS else {"type": "MATCH_NOTHING"}
+    item: dict[str, Any] = {"type": "MATCH_NOTHING"}
+    if rule.type in LAYOUTS:
+        (item,) = rules_to_json([rule])
     for key in data.draw(st.lists(st.sampled_from([*item, "surplus"]), max_size=3)):
         item[key] = data.draw(_VALUES)
     try:
