@@ -35,6 +35,6 @@ def later(module: str, function: str, extra: str) -> Run:
         code = command(namespace)
         if inspect.iscoroutine(code):
             code = await code
-        return int(code)
+        return int(code or 0)
 
     return run

@@ -7,15 +7,13 @@ What they do is imported when one of them is run, because it needs the packages 
 from __future__ import annotations
 
 import argparse
-import inspect
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zttrio.errors import LocalError
+from .extras import later
 
 if TYPE_CHECKING:
-    from .main import Run, Subparsers
+    from .main import Subparsers
 
 __all__ = ["register"]
 
@@ -30,46 +28,22 @@ def register(subparsers: Subparsers) -> None:
     _register_universe(subparsers)
 
 
-def _later(module: str, function: str) -> Run:
-    """The function of that name, imported when it is called.
-
-    Raises:
-        LocalError: when it is called, if a package of the extra is missing.
-    """
-
-    async def run(namespace: argparse.Namespace) -> int:
-        try:
-            command = getattr(import_module(f"{__package__}.{module}"), function)
-        except ModuleNotFoundError as exc:
-            missing = (exc.name or "zttrio").partition(".")[0]
-            if missing == "zttrio":
-                raise
-            text = f"{missing} is not installed: pip install 'zttrio[zerotier]'"
-            raise LocalError(text) from exc
-        code = command(namespace)
-        if inspect.iscoroutine(code):
-            code = await code
-        return int(code or 0)
-
-    return run
-
-
 def _register_identity(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("identity", help="make, show and check node identities")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     new = commands.add_parser("new", help="make a new identity (takes some seconds)")
     new.add_argument("file", type=Path, nargs="?", help="where to put the secret, mode 0600")
-    new.set_defaults(run=_later("identity", "run_new"))
+    new.set_defaults(run=later("identity", "run_new", "zerotier"))
 
     show = commands.add_parser("show", help="print the public part of an identity")
     show.add_argument("file", type=Path, help="identity.secret or identity.public")
     show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_later("identity", "run_show"))
+    show.set_defaults(run=later("identity", "run_show", "zerotier"))
 
     validate = commands.add_parser("validate", help="check that the address follows from the keys")
     validate.add_argument("file", type=Path, help="identity.secret or identity.public")
-    validate.set_defaults(run=_later("identity", "run_validate"))
+    validate.set_defaults(run=later("identity", "run_validate", "zerotier"))
 
 
 def _register_planet(subparsers: Subparsers) -> None:
@@ -93,12 +67,12 @@ def _register_planet(subparsers: Subparsers) -> None:
     make.add_argument("--previous", type=Path, help="the revision that this one replaces")
     make.add_argument("--id", type=_world_id, help="sixteen hex digits (default: random)")
     make.add_argument("--moon", action="store_true", help="make a moon instead of a planet")
-    make.set_defaults(run=_later("planet", "run_make"))
+    make.set_defaults(run=later("planet", "run_make", "zerotier"))
 
     show = commands.add_parser("show", help="print what a world file says")
     show.add_argument("file", type=Path, help="a planet or a moon")
     show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_later("planet", "run_show"))
+    show.set_defaults(run=later("planet", "run_show", "zerotier"))
 
 
 def _register_root(subparsers: Subparsers) -> None:
@@ -136,7 +110,7 @@ def _register_root(subparsers: Subparsers) -> None:
         help="between two new nodes from one /24 or /48 (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="print only what goes wrong")
-    parser.set_defaults(run=_later("root", "run_root"))
+    parser.set_defaults(run=later("root", "run_root", "zerotier"))
 
 
 def _register_universe(subparsers: Subparsers) -> None:
@@ -156,7 +130,7 @@ def _register_universe(subparsers: Subparsers) -> None:
         metavar="ADDRESS/PORT",
         help="where other machines reach this one, for a new universe",
     )
-    parser.set_defaults(run=_later("universe", "run_universe"))
+    parser.set_defaults(run=later("universe", "run_universe", "controller"))
 
 
 def _world_id(text: str) -> int:
