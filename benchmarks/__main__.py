@@ -11,8 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .report import KINDS, Results, machine, table, to_json
-from .rows import Failed, Row, measure, rows
+import attrs
+
+from .report import Results, comparison, machine, table, to_json
+from .rows import KINDS, Failed, Row, measure, rows
 from .topology import open_topology, why_not
 
 if TYPE_CHECKING:
@@ -33,12 +35,24 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--row", action="append", help="only these rows; may be repeated")
     parser.add_argument(
-        "--profile", action="store_true", help="print where the time goes, instead of the table"
+        "--kind", action="append", choices=list(KINDS), help="only these; may be repeated"
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="print how far this is from an earlier --json"
+    )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        type=Path,
+        const=Path("-"),
+        metavar="FOLDER",
+        help="print where the time goes, instead of the table, or write it to files there",
     )
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 1, QUICK_SECONDS
 
+    before = json.loads(options.compare.read_text(encoding="utf-8")) if options.compare else None
     signal.signal(signal.SIGTERM, terminate)  # so that the namespaces are removed
     facts = machine()
     with contextlib.ExitStack() as stack:
@@ -50,10 +64,16 @@ def main() -> int:
         chosen = [row for row in rows(folder, topology) if row.key in (options.row or [row.key])]
         if not chosen:
             parser.error(f"no such row here: {', '.join(options.row)}")
-        if options.profile:
-            return print_profiles([row for row in chosen if row.is_ours], options.seconds)
-        results, failures = run(chosen, options.rounds, options.seconds)
+        kinds = options.kind or list(KINDS)
+        if options.profile is not None:
+            ours = [row for row in chosen if row.is_ours]
+            return write_profiles(ours, kinds, options.seconds, options.profile)
+        if options.quick:
+            chosen = each_kind_once(chosen)
+        results, failures = run(chosen, kinds, options.rounds, options.seconds)
     print(table(chosen, results, facts, options.rounds))
+    if before is not None:
+        print(comparison(results, before))
     for failure in failures:
         print(failure, file=sys.stderr)
     if options.json:
@@ -62,13 +82,34 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def run(chosen: list[Row], rounds: int, seconds: float) -> tuple[Results, list[str]]:
+def each_kind_once(chosen: list[Row]) -> list[Row]:
+    """All rows, but what needs many connections only of one of ours and of one anchor."""
+    seen: set[tuple[bool, str]] = set()
+    rows = []
+    for row in chosen:
+        kinds = tuple(
+            kind
+            for kind in row.kinds
+            if kind in ("bulk", "latency") or (row.is_ours, kind) not in seen
+        )
+        seen.update((row.is_ours, kind) for kind in kinds)
+        rows.append(attrs.evolve(row, kinds=kinds))
+    return rows
+
+
+def run(
+    chosen: list[Row], kinds: list[str], rounds: int, seconds: float
+) -> tuple[Results, list[str]]:
     """Measure all rows once, then all of them again, so that every row sees the same minutes."""
     results: Results = {}
     failures = []
     for number in range(1, rounds + 1):
-        for row in chosen:
-            for kind in KINDS:
+        for kind in kinds:
+            if number > 1 and not KINDS[kind].is_compared:
+                continue  # these do not depend on who else is busy
+            for row in chosen:
+                if kind not in row.kinds:
+                    continue
                 progress(f"round {number} of {rounds}: {row.key} {kind}")
                 try:
                     sample = measure(row, kind, seconds)
@@ -80,15 +121,24 @@ def run(chosen: list[Row], rounds: int, seconds: float) -> tuple[Results, list[s
     return results, failures
 
 
-def print_profiles(chosen: list[Row], seconds: float) -> int:
-    """Print cProfile's text for both kinds of work and every end that is ours."""
+def write_profiles(chosen: list[Row], kinds: list[str], seconds: float, folder: Path) -> int:
+    """cProfile's text for every work and every end that is ours, printed or in files."""
+    if folder != Path("-"):
+        folder.mkdir(parents=True, exist_ok=True)
     for row in chosen:
-        for kind in KINDS:
+        for kind in kinds:
+            if kind not in row.kinds or kind in ("idle", "memory"):
+                continue
             progress(f"profile: {row.key} {kind}")
             sample = measure(row, kind, seconds, profile=True)
             progress("")
             for end, text in sample.profiles.items():
-                print(f"=== {row.title}: {kind}, the {end}\n{text}")
+                report = f"=== {row.title}: {kind}, the {end}\n{text}"
+                if folder == Path("-"):
+                    print(report)
+                else:
+                    file = folder / f"{row.key}-{kind}-{end}.txt"
+                    file.write_text(report, encoding="utf-8")
     return 0
 
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .rows import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .rows import Row, Sample
 
-__all__ = ["SCHEMA", "Results", "machine", "ratios", "table", "to_json"]
+__all__ = ["SCHEMA", "Results", "comparison", "machine", "ratios", "table", "to_json"]
 
-SCHEMA = 1
-Results = dict[tuple[str, str], list["Sample"]]  # by row key and kind, one for each round
-KINDS = ("bulk", "latency")
+SCHEMA = 2
+Results = dict[tuple[str, str], list["Sample"]]  # by the keys of row and kind, one for each round
 
 # Rows of ours, and the row that each is measured against.
 COMPARED = (
@@ -31,6 +32,8 @@ COMPARED = (
     ("tap-virtio-send", "switch-virtio"),
     ("tap-virtio-receive", "veth"),
     ("tap-virtio-send", "veth"),
+    ("tap-virtio-receive", "slirp-receive"),
+    ("tap-virtio-send", "slirp-send"),
     ("tap-receive", "veth"),
     ("tap-send", "veth"),
     ("host", "trio-loopback"),
@@ -77,7 +80,7 @@ class Ratio:
     Attributes:
         row: key of our row.
         anchor: key of what it is compared with.
-        kind: ``bulk`` or ``latency``.
+        kind: a key of `KINDS`.
         value: median over the rounds; above 1 means faster, whatever the kind.
     """
 
@@ -95,14 +98,16 @@ def ratios(results: Results) -> list[Ratio]:
     """
     found = []
     for row, anchor in COMPARED:
-        for kind in KINDS:
-            ours, theirs = results.get((row, kind), []), results.get((anchor, kind), [])
+        for kind in KINDS.values():
+            if not kind.is_compared:
+                continue
+            ours, theirs = results.get((row, kind.key), []), results.get((anchor, kind.key), [])
             quotients = [
-                a.value / b.value if kind == "bulk" else b.value / a.value
+                a.value / b.value if kind.is_speed else b.value / a.value
                 for a, b in zip(ours, theirs, strict=False)
             ]
             if quotients:
-                found.append(Ratio(row, anchor, kind, statistics.median(quotients)))
+                found.append(Ratio(row, anchor, kind.key, statistics.median(quotients)))
     return found
 
 
@@ -133,25 +138,86 @@ def table(rows: Sequence[Row], results: Results, facts: dict[str, Any], rounds: 
         else:
             cells += f"{'-':>9}{'-':>9}{'-':>9}"
         lines.append(cells)
-    compared = ratios(results)
+    lines += _many(rows, results)
+    compared = {(found.row, found.anchor, found.kind): found.value for found in ratios(results)}
     if compared:
-        lines += ["", f"{'speed as a ratio (above 1: faster)':<48}{'MB/s':>9}{'RTT':>9}"]
-        titles = dict.fromkeys((ratio.row, ratio.anchor) for ratio in compared)
-        for row_key, anchor in titles:
+        kinds = [kind for kind in KINDS.values() if any(key[2] == kind.key for key in compared)]
+        columns = "".join(f"{_short(kind.title):>11}" for kind in kinds)
+        lines += ["", f"{'speed as a ratio (above 1: faster)':<48}{columns}"]
+        for row_key, anchor in dict.fromkeys(key[:2] for key in compared):
             cells = f"{row_key + ' / ' + anchor:<48}"
-            for kind in KINDS:
-                value = [
-                    r.value
-                    for r in compared
-                    if (r.row, r.anchor, r.kind) == (row_key, anchor, kind)
-                ]
-                cells += f"{value[0]:>9.2f}" if value else f"{'-':>9}"
+            for kind in kinds:
+                value = compared.get((row_key, anchor, kind.key))
+                cells += f"{'-':>11}" if value is None else f"{value:>11.2f}"
             lines.append(cells)
     return "\n".join(lines)
 
 
+def _short(title: str) -> str:
+    return title.removesuffix(" us")
+
+
+def _many(rows: Sequence[Row], results: Results) -> list[str]:
+    """The lines about many connections, and about ones that do nothing."""
+    kinds = [
+        kind
+        for kind in KINDS.values()
+        if kind.key not in ("bulk", "latency") and any(key == kind.key for _, key in results)
+    ]
+    if not kinds:
+        return []
+    lines = [
+        "",
+        "8 streams: MB/s together; opens: connect, exchange, close; 100, 1000: exchanges/s",
+        f"{'':<48}{''.join(f'{kind.title:>12}' for kind in kinds)}",
+    ]
+    for row in rows:
+        cells = ""
+        for kind in kinds:
+            samples = results.get((row.key, kind.key))
+            text = f"{_median(samples, 'value') * kind.scale:.1f}" if samples else "-"
+            cells += f"{text:>12}"
+        if any((row.key, kind.key) in results for kind in kinds):
+            lines.append(f"{row.title:<48}{cells}")
+    lines += [
+        f"{row.key}, idle: {_median(samples, 'wake_ups'):.1f} wake-ups a second"
+        for row in rows
+        if (samples := results.get((row.key, "idle")))
+    ]
+    return lines
+
+
+def comparison(results: Results, before: dict[str, Any]) -> str:
+    """*results* beside those of an earlier run, as `to_json` had them.
+
+    Raises:
+        ValueError: *before* is not such a thing, or of another schema.
+    """
+    if before.get("schema") != SCHEMA:
+        raise ValueError(f"schema {before.get('schema')}: only {SCHEMA} can be compared")
+    then = {
+        (row["key"], kind): statistics.median(sample["value"] for sample in row[kind])
+        for row in before["rows"]
+        for kind in KINDS
+        if row.get(kind)
+    }
+    facts = before["machine"]
+    lines = [
+        "",
+        f"against {facts['zttrio']} on {facts['python']}, {facts['kernel']}, load {facts['load']}",
+        f"{'':<36}{'then':>12}{'now':>12}{'change':>9}",
+    ]
+    for (row, key), samples in results.items():
+        if (row, key) in then:
+            kind = KINDS[key]
+            old, new = then[row, key] * kind.scale, _median(samples, "value") * kind.scale
+            change = f"{new / old - 1:+.0%}" if old else "-"
+            lines.append(f"{row + ', ' + kind.title:<36}{old:>12.1f}{new:>12.1f}{change:>9}")
+    return "\n".join(lines)
+
+
 def to_json(rows: Sequence[Row], results: Results, facts: dict[str, Any]) -> dict[str, Any]:
-    """The whole report, every sample included.  Octets per second, and seconds."""
+    """The whole report, every sample included; see `Sample` for the units."""
     return {
         "schema": SCHEMA,
         "machine": facts,
@@ -161,7 +227,12 @@ def to_json(rows: Sequence[Row], results: Results, facts: dict[str, Any]) -> dic
                 "title": row.title,
                 **{
                     kind: [
-                        {"value": sample.value, "cpu": sample.cpu, "p99": sample.p99}
+                        {
+                            "value": sample.value,
+                            "cpu": sample.cpu,
+                            "p99": sample.p99,
+                            "wake_ups": sample.wake_ups,
+                        }
                         for sample in results.get((row.key, kind), [])
                     ]
                     for kind in KINDS

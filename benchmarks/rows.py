@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from .topology import SWITCH, TAP, TAP_ADDRESS, TAP_PEER, VETH_PEER
+from .topology import (
+    SLIRP_GATEWAY,
+    SLIRP_LISTENER,
+    SLIRP_MTU,
+    SWITCH,
+    TAP,
+    TAP_ADDRESS,
+    TAP_PEER,
+    VETH_PEER,
+)
 
 if TYPE_CHECKING:
     from .topology import Topology
@@ -26,6 +35,46 @@ class Failed(Exception):
 
 
 @attrs.frozen
+class Kind:
+    """One thing that is measured of a row.
+
+    Attributes:
+        key: short name, for ratios and JSON.
+        title: what the table's column says.
+        listener: the work of the end that is connected to.
+        connector: the work of the end that connects.
+        connections: how many there are.
+        scale: what a sample's value is multiplied with for the table.
+        is_speed: more is better; otherwise, less.
+        is_compared: whether it makes sense to put anchors beside it.
+    """
+
+    key: str
+    title: str
+    listener: str
+    connector: str
+    connections: int = 1
+    scale: float = 1.0
+    is_speed: bool = True
+    is_compared: bool = True
+
+
+KINDS = {
+    kind.key: kind
+    for kind in (
+        Kind("bulk", "MB/s", "receive", "send", scale=1e-6),
+        Kind("latency", "RTT us", "answer", "ask", scale=1e6, is_speed=False),
+        Kind("streams", "8 streams", "receive", "send", 8, 1e-6),
+        Kind("connects", "opens/s", "serve", "connect"),
+        Kind("hundred", "100 conns", "echo", "poll", 100),
+        Kind("thousand", "1000 conns", "echo", "poll", 1000),
+        Kind("idle", "idle ms/s", "idle", "idle", 1, 1e3, is_speed=False, is_compared=False),
+        Kind("memory", "octets/conn", "hold", "hold", 1000, is_speed=False, is_compared=False),
+    )
+}
+
+
+@attrs.frozen
 class Row:
     """One line of the table.
 
@@ -36,8 +85,8 @@ class Row:
         connector: arguments of the endpoint that connects.
         listener_netns: where the listener runs, None for where we are.
         connector_netns: where the connector runs.
-        bulk: which end sends in the bulk measurement, None if there is none.
-        latency: whether the connector asks one octet at a time, and the listener answers.
+        kinds: keys of what is measured.
+        is_reversed: in bulk it is the listener that sends.
     """
 
     key: str
@@ -46,8 +95,8 @@ class Row:
     connector: tuple[str, ...]
     listener_netns: str | None = None
     connector_netns: str | None = None
-    bulk: str | None = "connector"
-    latency: bool = True
+    kinds: tuple[str, ...] = ("bulk", "latency")
+    is_reversed: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -60,15 +109,18 @@ class Sample:
     """What one measurement of one row gave.
 
     Attributes:
-        value: octets per second, or the median seconds of a round trip.
-        cpu: CPU seconds of both ends per octet, or per round trip.
-        p99: the 99th percentile of the round trip in seconds; 0 in bulk.
+        value: octets, connections or exchanges per second; the median seconds of a round trip; CPU
+            seconds per second of doing nothing; octets of memory per connection.
+        cpu: CPU seconds of both ends per octet, connection, exchange or round trip.
+        p99: the 99th percentile of the round trip in seconds; 0 for every other kind.
+        wake_ups: of our ends, each second; only of idle ones.
         profiles: texts by ``listener`` and ``connector``, of the ends that have one.
     """
 
     value: float
     cpu: float
     p99: float = 0.0
+    wake_ups: float = 0.0
     profiles: dict[str, str] = attrs.Factory(dict)
 
 
@@ -81,6 +133,8 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
     """
     segment = ("--transport", "host", "--folder", str(folder / "segment"))
     server, client = "198.18.4.1", "198.18.4.2"
+    most = ("bulk", "latency", "streams", "connects", "hundred", "thousand")
+    everything = tuple(KINDS)
     loopback = ("--transport", "kernel", "--host", "127.0.0.1")
     through_trio = ("--transport", "trio", "--host", "127.0.0.1")
     found = [
@@ -89,12 +143,14 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
             "zttrio - host segment - zttrio",
             (*segment, "--address", f"{server}/24", "--host", server),
             (*segment, "--address", f"{client}/24", "--host", server),
+            kinds=everything,
         ),
         Row(
             "trio-loopback",
             "trio.SocketStream - loopback - trio.SocketStream",
             through_trio,
             through_trio,
+            kinds=most,
         ),
         Row("loopback", "kernel - loopback - kernel", loopback, loopback),
     ]
@@ -118,6 +174,7 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
                 ("--transport", "kernel", "--host", TAP_PEER),
                 a,
                 a,
+                kinds=("bulk", "latency", "connects") if plain else everything,
             ),
             Row(
                 f"tap{infix}-send",
@@ -126,6 +183,7 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
                 (*ours, TAP_ADDRESS),
                 a,
                 a,
+                kinds=("bulk", "latency", "connects") if plain else most,
             ),
         ]
     for key, title, address in (
@@ -134,7 +192,25 @@ def rows(folder: Path, topology: Topology | None) -> list[Row]:
         ("veth", "kernel - veth - kernel", VETH_PEER),
     ):
         kernel = ("--transport", "kernel", "--host", address)
-        found.append(Row(key, title, kernel, kernel, b, a))
+        found.append(Row(key, title, kernel, kernel, b, a, most))
+    if topology.behind_slirp is not None:
+        kernel = ("--transport", "kernel", "--host", SLIRP_LISTENER)
+        to_it = ("--transport", "kernel", "--host", SLIRP_GATEWAY)
+        c = topology.behind_slirp
+        title = f"slirp4netns, MTU {SLIRP_MTU}"
+        found += [
+            Row("slirp-receive", f"kernel - {title} (receives)", kernel, to_it, b, c, most),
+            Row(
+                "slirp-send",
+                f"{title} (sends) - kernel",
+                kernel,
+                to_it,
+                b,
+                c,
+                ("bulk",),
+                is_reversed=True,
+            ),
+        ]
     return found
 
 
@@ -143,25 +219,27 @@ def measure(row: Row, kind: str, seconds: float, *, profile: bool = False) -> Sa
 
     Args:
         row: what to measure.
-        kind: ``bulk`` or ``latency``.
+        kind: a key of `KINDS`.
         seconds: how long the work goes on.
         profile: also take profiles; the numbers are then worth nothing.
 
     Raises:
         Failed: a process failed or took too long.
     """
-    listener_work, connector_work = {
-        "bulk": ("receive", "send"),
-        "latency": ("answer", "ask"),
-    }[kind]
-    common = ["--seconds", str(seconds), *(["--profile"] if profile else [])]
+    what = KINDS[kind]
+    works = (what.listener, what.connector)
+    if row.is_reversed:
+        works = (what.connector, what.listener)
+    common = ["--seconds", str(seconds), "--connections", str(what.connections)]
+    if profile:
+        common.append("--profile")
     listener = Endpoint(
-        row.listener_netns, [*row.listener, "--listen", "--work", listener_work, *common]
+        row.listener_netns, [*row.listener, "--listen", "--work", works[0], *common]
     )
     with listener:
         listener.wait_ready()
         with Endpoint(
-            row.connector_netns, [*row.connector, "--work", connector_work, *common]
+            row.connector_netns, [*row.connector, "--work", works[1], *common]
         ) as connector:
             ends = {
                 "connector": connector.result(seconds + GRACE),
@@ -169,15 +247,23 @@ def measure(row: Row, kind: str, seconds: float, *, profile: bool = False) -> Sa
             }
     cpu = sum(end["cpu"] for end in ends.values())
     profiles = {name: end["profile"] for name, end in ends.items() if "profile" in end}
+    asked = ends["connector"]
     if kind == "latency":
-        asked = ends["connector"]
-        return Sample(asked["median"], cpu / asked["rounds"], asked["p99"], profiles)
-    received = ends["listener"]
-    if not received["octets"]:
-        raise Failed("nothing arrived")
-    return Sample(
-        received["octets"] / received["seconds"], cpu / received["octets"], profiles=profiles
-    )
+        sample = Sample(asked["median"], cpu / asked["rounds"], asked["p99"])
+    elif kind == "idle":
+        ours = [end for end in ends.values() if end["is_ours"]]
+        idle = max(end["cpu"] for end in ours) / seconds
+        sample = Sample(idle, idle, wake_ups=max(end["wake_ups"] for end in ours) / seconds)
+    elif kind == "memory":
+        sample = Sample(max(end.get("held", 0.0) for end in ends.values()), 0.0)
+    elif "count" in asked:
+        sample = Sample(asked["count"] / asked["seconds"], cpu / asked["count"])
+    else:
+        received = ends["connector" if row.is_reversed else "listener"]
+        if not received["octets"]:
+            raise Failed("nothing arrived")
+        sample = Sample(received["octets"] / received["seconds"], cpu / received["octets"])
+    return attrs.evolve(sample, profiles=profiles)
 
 
 class Endpoint:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "SLIRP_GATEWAY",
+    "SLIRP_LISTENER",
+    "SLIRP_MTU",
     "SWITCH",
     "TAP",
     "TAP_ADDRESS",
@@ -34,6 +37,9 @@ VETH_ADDRESS, VETH_PEER = "198.18.0.1", "198.18.0.2"
 SWITCH = {False: ("198.18.1.1", "198.18.1.2"), True: ("198.18.2.1", "198.18.2.2")}
 TAP_ADDRESS, TAP_PEER = "198.18.3.1", "198.18.3.2"  # the kernel's, and zttrio's
 TAP = "zttrio0"
+SLIRP_MTU = 65520  # the largest, and its fastest
+SLIRP_GATEWAY = "10.0.2.2"  # what slirp4netns calls the loopback of the namespace it runs in
+SLIRP_LISTENER = "127.0.0.1"
 FORWARDER_START = 10.0  # seconds; arbitrary
 
 
@@ -45,11 +51,13 @@ class Topology:
         a: name of the namespace that also has the TAP device `TAP`.
         b: name of the other one.
         forwarder: which program the user-space switches are: C or Python.
+        behind_slirp: name of a third one, which slirp4netns joins with *b*; None without it.
     """
 
     a: str
     b: str
     forwarder: str
+    behind_slirp: str | None = None
 
 
 def why_not() -> str | None:
@@ -95,7 +103,15 @@ def open_topology(folder: Path) -> Iterator[Topology]:
             stack.enter_context(forwarding([*command, *arguments]))
         ip("-n", a, "tuntap", "add", "dev", TAP, "mode", "tap")
         up(a, TAP, TAP_ADDRESS)
-        yield Topology(a, b, "Python" if command[0] == sys.executable else "C")
+        behind_slirp = None
+        if shutil.which("slirp4netns") is not None:
+            behind_slirp = f"zttrio-bench-{os.getpid()}-c"
+            ip("netns", "add", behind_slirp)
+            stack.callback(ip, "netns", "del", behind_slirp)
+            ip("-n", behind_slirp, "link", "set", "lo", "up")
+            stack.enter_context(slirp(b, behind_slirp))
+        language = "Python" if command[0] == sys.executable else "C"
+        yield Topology(a, b, language, behind_slirp)
 
 
 def up(netns: str, device: str, address: str) -> None:
@@ -121,6 +137,34 @@ def forwarder_command(folder: Path) -> list[str]:
     program = folder / "forwarder"
     run(compiler, "-O2", "-pthread", "-o", str(program), str(HERE / "forwarder.c"))
     return [str(program)]
+
+
+@contextmanager
+def slirp(outside: str, inside: str) -> Iterator[None]:
+    """Run slirp4netns: the user-space stack, in C, of rootless containers."""
+    ready, say_ready = os.pipe()
+    command = [
+        *("ip", "netns", "exec", outside, "slirp4netns", "--configure", f"--mtu={SLIRP_MTU}"),
+        *("--disable-dns", f"--ready-fd={say_ready}", "--netns-type=path"),
+        *(f"/var/run/netns/{inside}", "tap0"),
+    ]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=(say_ready,),
+        text=True,
+    )
+    os.close(say_ready)
+    try:
+        with open(ready, "rb") as file:
+            if not file.read(1):
+                raise RuntimeError(f"slirp4netns: {process.communicate()[0].strip()}")
+        yield
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.report import SCHEMA, machine, ratios, table, to_json
+from benchmarks.report import SCHEMA, comparison, machine, ratios, table, to_json
 from benchmarks.rows import Failed, Row, Sample, measure, rows
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_the_table_has_medians_and_says_on_what_they_depend() -> None:
     [ratio] = [line for line in lines if line.startswith("tap-receive / switch")]
     assert ours.split()[1:] == ["200.0", "1.00", "-", "-", "-"]
     assert anchor.split()[2:] == ["100.0", "1.00", "50", "90", "30"]
-    assert ratio.split()[3:] == ["2.00", "-"]
+    assert ratio.split()[3:] == ["2.00"]
 
 
 def test_the_json_has_every_sample_and_a_schema_number() -> None:
@@ -75,17 +75,35 @@ def test_the_json_has_every_sample_and_a_schema_number() -> None:
     assert row["latency"] == []
 
 
+def test_an_earlier_run_is_put_beside_this_one() -> None:
+    before = to_json([ANCHOR], {("switch", "bulk"): samples(1 * MEGA, 3 * MEGA)}, machine())
+    text = comparison(
+        {("switch", "bulk"): samples(3 * MEGA), ("switch", "latency"): samples(1e-6)},
+        json.loads(json.dumps(before)),
+    )
+    [line] = [line for line in text.splitlines() if line.startswith("switch")]
+    assert line.split() == ["switch,", "MB/s", "2.0", "3.0", "+50%"]
+    with pytest.raises(ValueError, match="schema 1"):
+        comparison({}, {**before, "schema": 1})
+
+
 def row_called(key: str, folder: Path) -> Row:
     [row] = [row for row in rows(folder, None) if row.key == key]
     return row
 
 
-@pytest.mark.parametrize("kind", ["bulk", "latency"])
+@pytest.mark.parametrize("kind", ["bulk", "latency", "streams", "connects", "hundred"])
 def test_the_host_segment_is_measured_between_two_processes(kind: str, tmp_path: Path) -> None:
     sample = measure(row_called("host", tmp_path), kind, 0.05)
     assert sample.value > 0
     assert sample.cpu > 0
     assert (sample.p99 >= sample.value) == (kind == "latency")
+
+
+@pytest.mark.parametrize("kind", ["bulk", "latency", "streams", "connects", "hundred"])
+@pytest.mark.parametrize("key", ["loopback", "trio-loopback"])
+def test_an_anchor_does_the_same_works(key: str, kind: str, tmp_path: Path) -> None:
+    assert measure(row_called(key, tmp_path), kind, 0.05).value > 0
 
 
 def test_a_profile_is_taken_of_both_ends(tmp_path: Path) -> None:
