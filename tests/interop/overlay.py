@@ -68,7 +68,7 @@ class Overlay:
         roots = [Root(root.without_secret(), (endpoint,))]
         keys = KeyPair.generate(random.Random(1).randbytes)
         self.planet.write_bytes(World.make(PLANET, WORLD_ID, 1, roots, signer=keys).emit())
-        self.controller = self._station(ROOT_HOST, "our_controller.py", self._home(root), PORT)
+        self.controller = self._station(ROOT_HOST, "station_controller.py", self._home(root), PORT)
         self.controller.wait_ready()
         self.network = self.create(NETWORK)
 
@@ -79,13 +79,13 @@ class Overlay:
     def ours(self, network: str | None = None) -> Station:
         """A member that is a `zttrio.Network`; wait for it with `Station.wait_ready`."""
         home = self._home(self._identities.pop())
-        return self._station(self._new_host(), "our_member.py", home, PORT, network or self.network)
+        return self._station(self._new_host(), "station_ours.py", home, PORT, network or self.network)
 
     def real(self, network: str | None = None) -> Station:
         """A member that is the real core; wait for it with `Station.wait_ready`."""
         number = self._new_host()
         home = self._folder / f"real{number}"
-        return self._station(number, "real_member.py", home, PORT, network or self.network)
+        return self._station(number, "station_real.py", home, PORT, network or self.network)
 
     def let_in(self, *members: Station, network: str | None = None) -> list[str]:
         """Wait until members have started, authorise them, and return their IPv4 addresses."""
@@ -127,7 +127,7 @@ class Overlay:
         for other in self._hosts:
             self.switch.route(other, host)
         self._hosts.append(host)
-        libzt = self._libzt if script == "real_member.py" else ()
+        libzt = self._libzt if script == "station_real.py" else ()
         station = Station(
             namespace,
             str(HERE / script),

@@ -91,9 +91,9 @@ class Members:
 
         self.wait_for(have_heard)
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Try until it is so."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end
             time.sleep(0.1)
@@ -208,8 +208,8 @@ def test_a_member_that_is_thrown_out_loses_access_at_once(members: Members) -> N
 def test_our_member_that_is_thrown_out_is_told_so(members: Members) -> None:
     ours = members.ours
     members.change(ours, {"authorized": False})
-    ours.wait_until("denied", 90, denied="AccessDenied")
+    members.wait_for(lambda: "authorised" in ours.ask("status")["failure"], 90)
     assert members.connects([members.real, members.other], ours) == [False, False]
     members.change(ours, {"authorized": True})
-    ours.ask("online", seconds=30)
+    ours.ask("online")
     members.wait_for(lambda: members.connects([members.real], ours) == [True])

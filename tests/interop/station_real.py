@@ -1,6 +1,6 @@
 """A real node on a ZeroTier network, run as a process of its own (see `.station`).
 
-real_member.py SHARED_OBJECT STUB HOME PLANET PORT NETWORK
+station_real.py SHARED_OBJECT STUB HOME PLANET PORT NETWORK
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class Member:
     def do_figures(self) -> dict[str, Any]:
         return dict(figures())
 
-    # measurements: see our_member.py
+    # measurements: see station_ours.py
 
     def do_bulk(self, host: str, seconds: float, streams: int = 1) -> dict[str, Any]:
         counts: list[int] = []
