@@ -92,7 +92,11 @@ def row_called(key: str, folder: Path) -> Row:
     return row
 
 
-@pytest.mark.parametrize("kind", ["bulk", "latency", "streams", "connects", "hundred"])
+@pytest.mark.parametrize(
+    "kind",
+    ["bulk", "latency", "connects"]
+    + [pytest.param(kind, marks=pytest.mark.slow) for kind in ("streams", "hundred")],
+)
 def test_the_host_segment_is_measured_between_two_processes(kind: str, tmp_path: Path) -> None:
     sample = measure(row_called("host", tmp_path), kind, 0.05)
     assert sample.value > 0
@@ -100,6 +104,7 @@ def test_the_host_segment_is_measured_between_two_processes(kind: str, tmp_path:
     assert (sample.p99 >= sample.value) == (kind == "latency")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bulk", "latency", "streams", "connects", "hundred"])
 @pytest.mark.parametrize("key", ["loopback", "trio-loopback"])
 def test_an_anchor_does_the_same_works(key: str, kind: str, tmp_path: Path) -> None:
