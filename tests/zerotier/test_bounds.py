@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zttrio.zerotier.config import NodeConfig, RelayConfig, TrustedPath
 from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.expected import Expectation, Expected
-from zttrio.zerotier.gate import Bucket, Gate
+from zttrio.zerotier.gate import Bucket, Buckets, Gate
 from zttrio.zerotier.surface import Surface
 
 HERE = Endpoint.parse("10.0.0.1/1")
@@ -53,6 +53,17 @@ def test_a_bucket_starts_full_and_fills_again() -> None:
     assert [bucket.take(1, 0.0) for _ in range(3)] == [True, True, False]
     assert [bucket.take(1, 1.0) for _ in range(2)] == [True, False]
     assert not bucket.take(3, 1000.0)
+
+
+def test_every_key_has_a_bucket_of_its_own_and_new_ones_wait_for_room() -> None:
+    buckets: Buckets[int] = Buckets(rate=1.0, burst=2.0, limit=3)
+    for key in range(3):
+        assert [buckets.take(key, 0.0) for _ in range(3)] == [True, True, False]
+    assert not buckets.take(3, 0.0)
+    assert buckets.take(0, 1.0)
+    buckets.expire(2.0)
+    assert len(buckets) == 1
+    assert buckets.take(3, 2.0)
 
 
 def test_what_may_be_answered_is_bounded_in_number_and_time() -> None:

@@ -14,6 +14,7 @@ from zttrio.zerotier.member_config import MemberConfig
 from zttrio.zerotier.netconf import ACTIVE_BRIDGE, Specialist
 from zttrio.zerotier.rules import (
     ACCEPT,
+    DESTINATION_ADDRESS,
     DROP,
     ETHERTYPE,
     REDIRECT,
@@ -173,6 +174,14 @@ def test_an_outbound_copy_goes_to_the_observer_cut_to_its_length(action: int, fl
     assert sent[0].payload == copy.emit()
 
 
+def test_an_observers_acknowledgement_is_taken_note_of() -> None:
+    bench, _ = _joined(rules=(_target(WATCH, network_identity("peer2").address), Rule(ACCEPT)))
+    handled = bench.networks.counters.message_handled
+    copy = _send(bench, bench.mac(bench.peer))[0]
+    bench.peer2.answer(copy, data=NETWORK_ID.to_bytes(8, "big"))
+    assert bench.networks.counters.message_handled == handled + 1
+
+
 def test_a_redirected_frame_goes_there_and_nowhere_else() -> None:
     bench, _ = _joined(rules=(_target(REDIRECT, network_identity("peer2").address), Rule(ACCEPT)))
     [sent] = _send(bench, bench.mac(bench.peer))
@@ -222,6 +231,13 @@ def test_no_rules_let_nothing_in() -> None:
     bench, membership = _joined(rules=())
     bench.say(bench.peer, messages.FRAME, membership.id_octets + IPV4 + b"hello")
     assert membership.take_frames() == []
+
+
+def test_a_frame_with_macs_and_nothing_else_is_no_frame() -> None:
+    bench, membership = _joined()
+    assert len(_ext(bench, text=b"", flags=ACKNOWLEDGE)) == 1
+    assert membership.take_frames() == []
+    assert bench.networks.counters.frame_empty == 2  # with that of `_joined`
 
 
 def test_a_frame_with_macs_is_delivered_with_them() -> None:
@@ -349,7 +365,33 @@ def test_at_most_32_bridges_are_tried() -> None:
     assert len(membership.members) == 32
 
 
-def test_rules_decide_about_each_bridge() -> None:
+def test_a_frame_too_long_for_a_message_with_macs_is_not_sent_to_a_bridge() -> None:
+    bench, _ = _joined(specialists=_bridges_of("peer"))
+    assert len(_send(bench, FOREIGN, bytes(9973))) == 1
+    assert _send(bench, FOREIGN, bytes(9974)) == []
+    assert bench.networks.counters.out_too_long == 1
+
+
+def test_bridges_are_tried_only_as_far_as_there_is_room_for_their_records() -> None:
+    bench = MemberBench(member_config=MemberConfig(record_limit=1))
+    membership = bench.join(specialists=_bridges_of("peer2"))
+    bench.present(bench.peer)
+    _revoke(bench, bench.timestamp)
+    assert [record.address for record in membership.members] == [bench.peer.address]
+    assert _send(bench, FOREIGN) == []
+    assert _send(bench, bench.mac(bench.peer2)) == []
+    assert bench.networks.counters.out_no_room == 1
+
+
+def test_rules_are_asked_about_each_bridge_again() -> None:
+    denied = network_identity("peer").address
+    rules = (Rule.of(DESTINATION_ADDRESS, denied), Rule(DROP), Rule(ACCEPT))
+    bench, _ = _joined(specialists=_bridges_of("peer", "peer2"), rules=rules)
+    sent = [s for s in _send(bench, FOREIGN) if s.verb == messages.EXT_FRAME]
+    assert [s.remote for s in sent] == [bench.peer2.endpoint]
+
+
+def test_rules_may_drop_a_frame_before_any_bridge_gets_it() -> None:
     bench, _ = _joined(specialists=_bridges_of("peer", "peer2"), rules=NO_IPV4)
     assert _send(bench, FOREIGN) == []
     assert bench.networks.counters.out_filtered == 1

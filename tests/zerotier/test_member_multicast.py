@@ -468,6 +468,33 @@ def test_a_replicator_passes_a_frame_on_to_all_but_its_origin() -> None:
     assert len(membership.take_frames()) == 1
 
 
+def test_a_frame_that_would_not_fit_again_is_not_replicated() -> None:
+    bench, membership = _joined(specialists=(_role("me", REPLICATOR),))
+    _subscribe(bench, bench.peer2, GROUP)
+    bench.now += 2
+    bench.present(bench.peer)
+    frame = MulticastFrame(NETWORK_ID, GROUP, 0x800, bytes(9970), replicate=True)
+    assert _frames(bench.say(bench.peer, messages.MULTICAST_FRAME, frame.emit())) == {}
+    assert len(membership.take_frames()) == 1
+
+
+def test_a_frame_to_a_group_that_the_rules_forbid_is_not_delivered() -> None:
+    bench, membership = _joined(rules=(Rule(DROP),))
+    bench.present(bench.peer)
+    frame = MulticastFrame(NETWORK_ID, GROUP, 0x800, b"hi").emit()
+    bench.say(bench.peer, messages.MULTICAST_FRAME, frame)
+    assert membership.take_frames() == []
+    assert bench.networks.counters.frame_filtered == 1
+
+
+def test_bridges_count_towards_the_limit() -> None:
+    bench, _ = _joined(
+        multicast_limit=1,
+        specialists=(_role("peer", ACTIVE_BRIDGE), _role("peer2", ACTIVE_BRIDGE)),
+    )
+    assert len(_frames(_send(bench))) == 1
+
+
 def test_who_is_no_replicator_passes_nothing_on() -> None:
     bench, _ = _joined()
     _subscribe(bench, bench.peer, GROUP)
@@ -632,6 +659,14 @@ def test_an_answer_does_not_make_us_a_recipient_of_our_own_frames() -> None:
     answer = GatherAnswer(NETWORK_ID, GROUP, GatherResults(1, (bench.node.address,))).emit()
     bench.controller.answer(gather, data=answer)
     assert bench.networks.groups.members(NETWORK_ID, GROUP, bench.now) == []
+
+
+def test_an_answer_that_is_none_is_counted_and_nothing_raises() -> None:
+    bench, _ = _joined()
+    [gather] = _gathers(_send(bench))
+    bench.controller.answer(gather, data=b"junk")
+    assert bench.networks.counters.message_malformed == 1
+    assert bench.node.counters.packet_malformed == 1
 
 
 def test_members_are_learned_from_answers_to_frames_too() -> None:

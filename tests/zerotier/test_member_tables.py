@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zttrio.zerotier import messages
 from zttrio.zerotier.bridging import BridgeRoutes, GroupsBehind
 from zttrio.zerotier.capability import Capability
 from zttrio.zerotier.certificate import MembershipCertificate
@@ -20,7 +21,7 @@ from zttrio.zerotier.multicast import GroupTable, random_sample
 from zttrio.zerotier.network_counters import FRAME_OUTCOMES, MESSAGE_OUTCOMES, NetworkCounters
 
 from .data import network_identity
-from .member_bench import NETWORK_ID, WINDOW
+from .member_bench import NETWORK_ID, WINDOW, MemberBench
 
 CONTROLLER = network_identity("controller")
 PEER = network_identity("peer")
@@ -253,6 +254,20 @@ def test_a_revocation_is_not_forgotten_while_what_it_revokes_could_still_count()
     assert counters.records_evicted == 1
     table.expire(10_000.0)
     assert len(table) == 0
+
+
+def test_what_is_repeated_to_members_a_second_later_is_bounded() -> None:
+    bench = MemberBench()
+    membership = bench.join()
+    for number in range(300):
+        record = membership.members.obtain(_address(number), bench.now)
+        assert record is not None
+        membership.push_if_due(record, bench.now)
+    verb = messages.NETWORK_CREDENTIALS
+    assert membership.tell_members(verb, bytes(9), bench.now, but_not=(_address(7),)) == 299
+    assert membership.sizes()["later"] == 256
+    bench.pass_time(1.2)
+    assert membership.sizes()["later"] == 0
 
 
 # credentials of one member

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.capability import Capability
+from zttrio.zerotier.capability import Capability, Custody
 from zttrio.zerotier.certificate import MembershipCertificate
 from zttrio.zerotier.credential import CredentialsMessage, Ownership, Tag, Thing
 from zttrio.zerotier.derived import BROADCAST
 from zttrio.zerotier.frames import ExtFrame, MulticastFrame, NetworkError
 from zttrio.zerotier.member_config import MemberConfig
+from zttrio.zerotier.piece import cut
 from zttrio.zerotier.rules import (
     ACCEPT,
     CHARACTERISTICS,
@@ -20,6 +22,7 @@ from zttrio.zerotier.rules import (
     TAG_SENDER,
     Rule,
 )
+from zttrio.zerotier.signature import signed_message
 
 from .bench import Sent, verbs
 from .data import network_identity, node_identities
@@ -341,6 +344,83 @@ def test_credentials_of_a_controller_that_nobody_knows_are_dropped_after_five_se
     bench.pass_time(6)
     assert bench.networks.kept == 0
     assert bench.networks.counters.message_refused == 1
+
+
+def test_a_piece_waits_for_the_controllers_identity_too() -> None:
+    bench, network_id, _ = _strange_controller()
+    controller = node_identities()[40]
+    membership = bench.networks.networks[network_id]
+    assert membership.config is not None
+    newer = attrs.evolve(membership.config, name="newer", timestamp=membership.config.timestamp + 1)
+    [piece] = cut(network_id, newer.emit(), 7, controller)
+    asked = bench.peer.send(messages.NETWORK_CONFIG, piece.emit())
+    [question] = [s for s in asked if s.verb == messages.WHOIS]
+    assert membership.config.name == "test"
+    bench.root.answer(question, data=controller.without_secret().emit())
+    bench.check_identities()
+    bench.pass_time(0.5)
+    assert membership.config.name == "newer"
+
+
+def test_a_capability_that_has_passed_through_a_members_hands_counts() -> None:
+    bench = MemberBench()
+    bench.join(rules=())
+    controller, giver = network_identity("controller"), bench.peer2.identity
+    first = Capability.issue(
+        controller,
+        network_id=NETWORK_ID,
+        id=1,
+        rules=(Rule(ACCEPT),),
+        issued_to=giver.address,
+        timestamp=bench.timestamp,
+        max_custody=2,
+    )
+    signature = giver.sign(signed_message(first.body()))
+    second = Custody(bench.peer.address, giver.address, signature)
+    passed_on = attrs.evolve(first, custody=(*first.custody, second))
+    bench.present(
+        bench.peer,
+        memberships=(bench.certificate(bench.peer.identity),),
+        capabilities=(passed_on,),
+    )
+    _arrive(bench)
+    assert _texts(bench) == [b"hello"]
+
+
+def test_what_is_said_about_nobody_is_not_kept() -> None:
+    bench = MemberBench()
+    membership = bench.join()
+    tag = Tag.issue(
+        network_identity("controller"),
+        network_id=NETWORK_ID,
+        id=1,
+        value=1,
+        issued_to=b"\xff\0\0\0\1",
+        timestamp=bench.timestamp,
+    )
+    bench.present(bench.peer, tags=(tag,))
+    assert len(membership.members) == 0
+
+
+def test_credentials_that_find_no_room_are_counted() -> None:
+    bench = MemberBench(member_config=MemberConfig(record_limit=1))
+    membership = bench.join()
+    bench.present(bench.peer)
+    [record] = membership.members
+    record.certificate_threshold = bench.timestamp  # it has to stay
+    bench.present(bench.peer2)
+    assert bench.networks.counters.credentials_full == 1
+    assert [one.address for one in membership.members] == [bench.peer.address]
+
+
+def test_nobody_new_is_let_into_a_public_network_without_room_for_a_record() -> None:
+    bench = MemberBench(member_config=MemberConfig(record_limit=1))
+    membership = bench.join(is_public=True)
+    _arrive(bench)
+    [record] = membership.members
+    record.certificate_threshold = bench.timestamp  # it has to stay
+    bench.say(bench.peer2, messages.FRAME, FRAME + b"2")
+    assert _texts(bench) == [b"hello"]
 
 
 # our own credentials (8.5)

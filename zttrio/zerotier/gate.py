@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-__all__ = ["Bucket", "Gate"]
+__all__ = ["Bucket", "Buckets", "Gate"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -83,3 +83,39 @@ class Bucket:
             return False
         self.tokens -= amount
         return True
+
+
+class Buckets(Generic[K]):
+    """A token bucket for each of many keys; a new key that finds no room gets nothing.
+
+    Args:
+        rate: tokens a second.
+        burst: most tokens that a key has.
+        limit: keys remembered at once.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_limit", "_rate")
+
+    def __init__(self, rate: float, burst: float, limit: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._limit = limit
+        self._buckets: dict[K, Bucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: K, now: float) -> bool:
+        """True if *key* had a token; it is gone then."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= self._limit:
+                return False
+            bucket = self._buckets[key] = Bucket(self._rate, self._burst)
+        return bucket.take(1, now)
+
+    def expire(self, now: float) -> None:
+        """Forget the keys whose buckets are full again."""
+        full = self._burst / self._rate
+        for key in [k for k, one in self._buckets.items() if now - one.filled_at >= full]:
+            del self._buckets[key]

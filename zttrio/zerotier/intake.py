@@ -13,7 +13,7 @@ import attrs
 from . import messages
 from .certificate import MembershipCertificate
 from .credential import CredentialsMessage, Revocation
-from .gate import Bucket, Gate
+from .gate import Buckets, Gate
 from .member_record import FULL, NEW
 
 if TYPE_CHECKING:
@@ -79,16 +79,13 @@ class CredentialIntake:
         self._networks = networks
         self._messages: Gate[bytes] = Gate(_INTERVAL, _KEYS)
         self._attached: Gate[bytes] = Gate(_INTERVAL, _KEYS)
-        self._urgent: dict[bytes, Bucket] = {}
+        self._urgent: Buckets[bytes] = Buckets(_RATE, _BURST, _KEYS)
 
     def expire(self, now: float) -> None:
         """Forget who may speak again."""
         self._messages.expire(now)
         self._attached.expire(now)
-        for address in [
-            a for a, one in self._urgent.items() if now - one.filled_at >= _BURST / _RATE
-        ]:
-            del self._urgent[address]
+        self._urgent.expire(now)
 
     def __len__(self) -> int:
         """How many peers' rates are watched."""
@@ -152,12 +149,7 @@ class CredentialIntake:
         )
         if not is_urgent:
             return self._messages.allows(address, now)
-        bucket = self._urgent.get(address)
-        if bucket is None:
-            if len(self._urgent) >= _KEYS:
-                return False
-            bucket = self._urgent[address] = Bucket(_RATE, _BURST)
-        return bucket.take(1, now)
+        return self._urgent.take(address, now)
 
     def _certificate(self, certificate: MembershipCertificate, taken: Taken, now: float) -> None:
         place = self._find_place(certificate.network_id, certificate.issued_to, taken, now)

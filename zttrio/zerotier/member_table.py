@@ -81,10 +81,10 @@ class MemberTable:
         return True
 
     def touch(self, record: MemberRecord, now: float) -> None:
-        """*record* is in use.  To be called now and then."""
+        """*record*, one of ours, is in use.  To be called now and then."""
         record.last_used = now
-        if self._records.pop(record.address, None) is not None:
-            self._records[record.address] = record
+        del self._records[record.address]
+        self._records[record.address] = record
 
     def set_window(self, timestamp: int, window: int) -> None:
         """Say what credentials count by (4.7), to know which records must stay."""

@@ -386,11 +386,12 @@ class Membership:
         if self.outbound.expire(now):
             self.find_own_groups(now)
         self.members.expire(now)
-        if self.config is None:
+        config = self.config
+        if config is None:
             return
-        upstream = self.upstream()
-        self._announced = {a: self._announced.get(a, -inf) for a in upstream}
-        for address in upstream:
+        registries = self._registries(config)
+        self._announced = {a: self._announced.get(a, -inf) for a in registries}
+        for address in registries:
             if now - self._announced[address] >= _ANNOUNCE and self._can_reach(address, now):
                 self._announced[address] = now
                 self._announce(address, self.own_groups, now)
@@ -482,12 +483,9 @@ class Membership:
 
     # our own groups
 
-    def upstream(self) -> list[bytes]:
+    def _registries(self, config: NetworkConfig) -> list[bytes]:
         """Who keeps track of groups for others: controller, roots, anchors, replicators (11.2)."""
-        config = self.config
-        special: Sequence[bytes] = ()
-        if config is not None:
-            special = sorted(config.anchors | config.replicators)
+        special = sorted(config.anchors | config.replicators)
         listed = dict.fromkeys((self.controller, *self.node.topology.roots, *special))
         mine = self.node.address
         return [address for address in listed if address != mine and not is_reserved(address)]
@@ -502,7 +500,7 @@ class Membership:
         self.own_groups = groups
         if is_quiet or not new or config is None:
             return
-        for address in self.upstream():
+        for address in self._registries(config):
             if self._can_reach(address, now):
                 self._announce(address, new, now)
         for record in self.members:

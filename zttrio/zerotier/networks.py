@@ -387,12 +387,9 @@ class Networks:
                 self.counters.message_refused += 1
                 continue
             self._retrying = kept
-            try:
-                outcome = self._by_verb[kept.message.verb](kept.message, now)
-            except HeaderError:
-                outcome = "message_malformed"
-            finally:
-                self._retrying = None
+            # It was parsed before it was kept, so this does not raise.
+            outcome = self._by_verb[kept.message.verb](kept.message, now)
+            self._retrying = None
             if outcome is not None:
                 self.counters.count(outcome)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import messages
 from .frames import GatherAnswer, GatherResults, MulticastAnswer, MulticastLike
-from .gate import Bucket
+from .gate import Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,6 @@ _PER_SECOND = 50.0  # arbitrary; answers to one peer, each of which may be long
 _BURST = 200
 _PEERS = 16_384  # arbitrary
 _HANDLED = "message_handled"
-_TOO_OFTEN = "message_too_often"
 
 
 class Registry:
@@ -62,7 +61,7 @@ class Registry:
         self._counters = counters
         self._controller = controller
         self._is_open = is_open
-        self._asked: dict[bytes, Bucket] = {}
+        self._asked: Buckets[bytes] = Buckets(_PER_SECOND, _BURST, _PEERS)
 
     def __len__(self) -> int:
         """How many peers have asked lately."""
@@ -71,9 +70,7 @@ class Registry:
     def expire(self, now: float) -> None:
         """Forget what is too old."""
         self._groups.expire(now)
-        full = _BURST / _PER_SECOND
-        for address in [a for a, one in self._asked.items() if now - one.filled_at >= full]:
-            del self._asked[address]
+        self._asked.expire(now)
 
     def receive_like(self, message: Message, now: float) -> str:
         """Take in a MULTICAST_LIKE; returns the counter of what became of it."""
@@ -96,13 +93,8 @@ class Registry:
         if not self._may_speak(question.network_id, address, now):
             self._counters.gathers_refused += 1
             return _HANDLED
-        bucket = self._asked.get(address)
-        if bucket is None:
-            if len(self._asked) >= _PEERS:
-                return _TOO_OFTEN
-            bucket = self._asked[address] = Bucket(_PER_SECOND, _BURST)
-        if not bucket.take(1, now):
-            return _TOO_OFTEN
+        if not self._asked.take(address, now):
+            return "message_too_often"
         results = self.results(question.network_id, question.group, address, question.limit, now)
         if results is not None:
             self._counters.gathers_answered += 1
