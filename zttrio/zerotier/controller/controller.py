@@ -14,7 +14,6 @@ from math import inf, nextafter
 from typing import TYPE_CHECKING, Any
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.credential import Revocation
 from zttrio.zerotier.derived import controller_of
 from zttrio.zerotier.dictionary import Dictionary
 from zttrio.zerotier.frames import NetworkError
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from zttrio.zerotier.node import Node
 
     from .journal import Batch, Write
+    from .mail import Notice
 
 __all__ = ["Controller"]
 
@@ -86,7 +86,7 @@ class Controller:
         self._epoch = epoch
         self._networks: dict[int, NetworkState] = {}
         self._journal = Journal()
-        self._mail = Mail(node)
+        self._mail = Mail(node, rng, self.counters)
         self._pushes: dict[tuple[int, bytes], None] = {}
         self._push_at = 0.0
         self._events: deque[MemberAsked | MemberConfigured] = deque(maxlen=_EVENTS)
@@ -382,11 +382,7 @@ class Controller:
         if session is None or not session.is_online(now):
             # It has missed what was said to those who were online.
             since = self.clock(now) - state.record.window
-            missed = [
-                self._revocation(state, address, threshold)
-                for address, threshold in state.deauthorized.items()
-                if threshold >= since
-            ]
+            missed = [notice for notice in state.shut_out.values() if notice.threshold >= since]
             if missed:
                 self._journal.after(partial(self._post, [identity.address], missed), now)
         if session is None:
@@ -496,33 +492,21 @@ class Controller:
         if state is not None and session is not None and session.is_online(now):
             self._answer(state, session.identity, session.metadata, None, now)
 
-    def _revocation(self, state: NetworkState, address: bytes, threshold: int) -> Revocation:
-        self.counters.revocations += 1
-        return Revocation.issue(
-            self._identity,
-            network_id=state.record.network_id,
-            id=int.from_bytes(self._rng(4), "big"),
-            threshold=threshold,
-            target=address,
-        )
-
     def _revoke(
         self, state: NetworkState, addresses: Sequence[bytes], threshold: int, now: float
     ) -> None:
         """Tell everybody who is online that members are members no longer (16.7)."""
         online = state.online(now)
         if online:
-            revocations = [self._revocation(state, address, threshold) for address in addresses]
-            self._journal.after(partial(self._post, online, revocations), now)
+            notices = [state.notice(address, threshold) for address in addresses]
+            self._journal.after(partial(self._post, online, notices), now)
         for address in addresses:
             if address in state.sessions:
                 state.sessions[address].configured_at = -inf
 
-    def _post(
-        self, addresses: Sequence[bytes], revocations: Sequence[Revocation], now: float
-    ) -> None:
+    def _post(self, addresses: Sequence[bytes], notices: Sequence[Notice], now: float) -> None:
         for address in addresses:
-            self._mail.add(address, revocations)
+            self._mail.add(address, notices)
         self._mail.handle_timers(now)
 
     # inside: records

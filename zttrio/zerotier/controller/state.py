@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from .mail import Notice
+
 if TYPE_CHECKING:
     from zttrio.zerotier.dictionary import Dictionary
     from zttrio.zerotier.identity import Identity
@@ -75,7 +77,7 @@ class NetworkState:
         members: records by address.
         sessions: by address.
         pristine: addresses of members that nobody but themselves has had to do with, oldest first.
-        deauthorized: when members that are shut out were shut out, in ms since 1970.
+        shut_out: what others are told of members that were shut out, by address.
     """
 
     def __init__(self, record: NetworkRecord) -> None:
@@ -83,9 +85,9 @@ class NetworkState:
         self.members: dict[bytes, MemberRecord] = {}
         self.sessions: dict[bytes, Session] = {}
         self.pristine: dict[bytes, None] = {}
-        self.deauthorized: dict[bytes, int] = {}
+        self.shut_out: dict[bytes, Notice] = {}
         self._used: Counter[bytes] = Counter()
-        self._bridges: tuple[bytes, ...] | None = None
+        self._bridges: set[bytes] = set()
 
     def put(self, member: MemberRecord) -> None:
         """Keep the newest form of a member's record."""
@@ -94,14 +96,16 @@ class NetworkState:
         self._used.update(address.packed for address in member.addresses)
         if member.is_pristine:
             self.pristine[member.address] = None
+        if member.may_bridge:
+            self._bridges.add(member.address)
         if member.deauthorized_at and not member.is_authorized:
-            self.deauthorized[member.address] = member.deauthorized_at
+            self.shut_out[member.address] = self.notice(member.address, member.deauthorized_at)
 
     def forget(self, address: bytes) -> None:
         """Drop a member's record, if there is one."""
-        self._bridges = None
+        self._bridges.discard(address)
         self.pristine.pop(address, None)
-        self.deauthorized.pop(address, None)
+        self.shut_out.pop(address, None)
         old = self.members.pop(address, None)
         if old is not None:
             for held in old.addresses:
@@ -115,9 +119,11 @@ class NetworkState:
 
     def bridges(self) -> tuple[bytes, ...]:
         """Members that may bridge, ascending; only those that are authorised."""
-        if self._bridges is None:
-            self._bridges = tuple(sorted(m.address for m in self.members.values() if m.may_bridge))
-        return self._bridges
+        return tuple(sorted(self._bridges))
+
+    def notice(self, address: bytes, threshold: int) -> Notice:
+        """What others are told when a member is shut out."""
+        return Notice(self.record.network_id, address, threshold)
 
     def online(self, now: float) -> list[bytes]:
         """Addresses of the members that have asked lately."""
