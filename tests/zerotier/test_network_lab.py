@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from zttrio.zerotier import messages
 from zttrio.zerotier.derived import Group, sixplane
@@ -339,3 +340,69 @@ def test_metadata_says_that_we_know_rules() -> None:
     metadata = lab.controller.metadata[one.address]
     assert metadata.get_int("revr") == 1
     assert messages.NETWORK_CONFIG_REQUEST == 0x0B
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_eight_hours_of_restarts_revocations_and_loss_leave_a_working_network() -> None:
+    lab = NetworkLab(seed=11, loss=0.02)
+    names = [f"member{number}" for number in range(6)]
+    for name in names:
+        lab.member(name)
+    lab.run(30)
+    for hour in range(8):
+        restarted, revoked = lab.random.sample(names, 2)
+        _restart(lab, restarted)
+        lab.controller.authorised.discard(lab.members[revoked].address)
+        for name in names:
+            if name != revoked:
+                lab.controller.revoke(lab.members[revoked].address, tell=lab.members[name].address)
+        lab.run(1800)
+        assert lab.members[revoked].membership.status is NetworkStatus.ACCESS_DENIED
+        lab.controller.authorised.add(lab.members[revoked].address)
+        lab.run(1800 - 120)
+        for one in lab.members.values():
+            for other in lab.members.values():
+                if one is not other:
+                    for copy in range(3):  # nothing is sent again on a lossy cable
+                        one.say(other, b"%d %d %d" % (hour, one.number, copy))
+                    lab.run(1)
+        for one in lab.members.values():
+            texts = set(one.heard())
+            for other in lab.members.values():
+                if one is not other:
+                    prefix = b"%d %d " % (hour, other.number)
+                    assert any(text.startswith(prefix) for text in texts), (hour, prefix)
+            _check_sizes(one, len(names))
+            one.received.clear()
+
+
+def _restart(lab: NetworkLab, name: str) -> None:
+    """Let a member start again, with what it has stored."""
+    old = lab.members[name]
+    stored = [e.stored for _, e in old.host.network_events if isinstance(e, ConfigChanged)][-1]
+    old.host.is_up = False
+    host = lab.host(
+        name,
+        f"61.0.{old.number}.{old.host.endpoint.ip[3] + 1}",
+        planet=lab.planet,
+        identity=old.host.node.identity,
+    )
+    networks = lab.add_networks(host)
+    host.start()
+    membership = networks.join(lab.controller.network_id, lab.now, stored=stored)
+    lab.members[name] = MemberHost(host, membership, old.number)
+    lab.members[name].listen()
+
+
+def _check_sizes(member: MemberHost, members: int) -> None:
+    networks = member.host.networks
+    assert networks is not None
+    sizes = networks.sizes() | member.membership.sizes()
+    assert sizes["members"] <= members
+    assert sizes["groups"] <= 3 * members
+    assert sizes["kept"] <= 4
+    assert sizes["queued"] == sizes["ring"] == 0
+    assert sizes["complaints"] <= members
+    assert sizes["credentials"] <= 3 * members
+    assert member.host.node.sizes()["expected"] <= 8192
