@@ -8,6 +8,7 @@ from zttrio.errors import WireError
 from zttrio.header.frame import Frame
 from zttrio.wire import FrameRecord, Link, MemorySegment
 from zttrio.wire.memory import INBOX_LIMIT
+from zttrio.wire.shortcuts import OFFLOAD
 
 
 async def test_a_unicast_frame_reaches_its_owner_only() -> None:
@@ -376,6 +377,7 @@ async def test_a_station_that_stops_while_it_waits_for_room_is_not_called(
         assert a.port.ready == 0
 
 
+@pytest.mark.skipif(not OFFLOAD, reason="ZTTRIO_OFFLOAD=0")
 async def test_a_super_segment_passes_whole_where_nothing_happens_to_it() -> None:
     segment = MemorySegment(max_segment=65535)
     async with running(segment.attach("a"), segment.attach("b")) as (a, b):

@@ -30,6 +30,7 @@ from .folder import SegmentFolder
 from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 from .name import station_name
+from .shortcuts import OFFLOAD
 
 if TYPE_CHECKING:
     import os
@@ -101,7 +102,7 @@ class HostSegment(Wire):
         ValueError: *mac* is not the address of a station, or *mtu* is not between 68 and 65520.
     """
 
-    checksum_offload = True
+    checksum_offload = OFFLOAD
     configures_addresses = True
     has_unique_macs = True  # two cannot bind the same socket
 

@@ -29,6 +29,7 @@ from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from . import virtio
 from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
+from .shortcuts import COALESCE, OFFLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,9 +146,9 @@ class Tap(Wire):
         self.mtu: int = 1500 if mtu is None else mtu
         self._wanted_mtu = mtu
         self._up = up
-        self._wants_offload = offload
+        self._wants_offload = offload and OFFLOAD
         self._has_virtio = False
-        self._coalesces = coalesce
+        self._coalesces = coalesce and COALESCE
         self._pieces: deque[Frame] = deque()  # of a super-segment that the device took in part
         self._counts = _Counters()
         self._was_used = False

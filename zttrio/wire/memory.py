@@ -24,6 +24,7 @@ from zttrio.header.frame import Frame
 
 from .link import ETHERNET_HEADER, Direction, Link
 from .name import station_name
+from .shortcuts import OFFLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -117,8 +118,8 @@ class MemorySegment:
     ) -> None:
         self.seed = seed
         self.link: Link = Link() if link is None else link
-        self.max_segment = max_segment
-        self.checksum_offload = checksum_offload
+        self.max_segment = max_segment if OFFLOAD else 0
+        self.checksum_offload = checksum_offload and OFFLOAD
         self.configures_addresses = configures_addresses
         self.observer = observer
         self._stations: dict[str, MemoryWire] = {}

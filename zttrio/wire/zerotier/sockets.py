@@ -18,6 +18,7 @@ import trio
 
 from zttrio.errors import WireError
 from zttrio.header.address import ip_text
+from zttrio.wire.shortcuts import OFFLOAD
 from zttrio.zerotier.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class UdpSocket:
         self._view = memoryview(self._buffer)
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
         self._names: dict[Endpoint, tuple[str, int]] = {}
-        self._may_burst = True
+        self._may_burst = OFFLOAD
         self._backlog: deque[Datagram] = deque()
         self._tune()
 
@@ -261,6 +262,8 @@ class UdpSocket:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+        if not OFFLOAD:
+            return
         try:
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
         except OSError as exc:  # before Linux 5.0: one datagram per call then

@@ -19,6 +19,7 @@ from zttrio.errors import AccessDenied, HeaderError, JoinError, NetworkNotFound,
 from zttrio.header.address import BROADCAST_MAC, packed
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.wire.heap import keep_freed_memory
+from zttrio.wire.shortcuts import COALESCE
 from zttrio.zerotier.derived import Group, arp_group
 from zttrio.zerotier.membership import ConfigChanged, NetworkStatus
 from zttrio.zerotier.world import PLANET
@@ -88,8 +89,8 @@ class ZeroTier(Wire):
 
     configures = True
     has_unique_macs = True  # they follow from node addresses
-    checksum_offload = True
-    max_segment = SUPER_SEGMENT
+    checksum_offload = COALESCE  # finished and cut by us, before they are sealed
+    max_segment = SUPER_SEGMENT if COALESCE else 0
     preferred_packet = PACKET
 
     def __init__(
