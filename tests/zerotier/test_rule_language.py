@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 
 from zttrio.zerotier import rules as r
 from zttrio.zerotier.rule_language import RuleSyntaxError, compile_text
-from zttrio.zerotier.rule_words import ACTIONS, MATCHES, RESERVED, TAG_MATCHES
+from zttrio.zerotier.rule_words import (
+    ACTIONS,
+    CHARACTERISTICS,
+    ETHERTYPES,
+    MATCHES,
+    PROTOCOLS,
+    RESERVED,
+    TAG_MATCHES,
+)
 from zttrio.zerotier.rules import LAYOUTS, Rule
 
 NODE = bytes.fromhex("deadbeef11")
@@ -108,6 +118,22 @@ def test_it_becomes_the_fields_of_a_controllers_network() -> None:
         ],
         "tags": [{"id": 4, "default": 0}, {"id": 5, "default": None}],
     }
+
+
+def test_the_manuals_example_compiles() -> None:
+    manual = Path(__file__).parents[2] / "docs" / "reference" / "rules.md"
+    (example,) = re.findall(r"```text\n(.*?)```", manual.read_text(), re.DOTALL)
+    compiled = compile_text(example)
+    assert [tag.name for tag in compiled.tags] == ["role"]
+    assert compiled.rules[-1] == Rule.of(r.ACCEPT)
+    assert len(compiled.rules) == 5 + 2 * 4 + 3 + 1
+
+
+def test_every_word_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "reference" / "rules.md").read_text()
+    words = set(re.findall(r"[a-z_0-9]+", manual))
+    known = {*RESERVED, *ETHERTYPES, *PROTOCOLS, *CHARACTERISTICS} - {"priority"}
+    assert known <= words
 
 
 def test_a_text_without_rules_is_a_network_that_lets_nothing_through() -> None:
