@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 import socket
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,9 +19,9 @@ import trio
 
 from zttrio.wire.link import Link
 
-from .bridge import rate_limited
+from .bridge import ROOT, rate_limited
 from .cable import KERNEL6, kernel_counters, open_cable
-from .conftest import KERNEL
+from .conftest import KERNEL, run
 
 if TYPE_CHECKING:
     from zttrio import Network
@@ -26,6 +31,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 RATE = 4e6  # octets a second: 32 Mbit/s, which a Python bridge carries without thinking
 KILO, MEGA = 1000, 1_000_000
 GOOD = Link()
+LONGEST = 400.0  # seconds for all long cases on a busy machine
 
 
 @attrs.frozen
@@ -80,6 +86,23 @@ CASES = [
     Case("all-at-once", 0.03, 2 * MEGA, UGLY, UGLY),
     Case("all-at-once-ipv6", 0.03, 2 * MEGA, UGLY, UGLY, KERNEL6),
 ]
+
+
+def long_cases() -> dict[str, Case]:
+    """Twenty million octets each way; where much is lost the way is short, to be done today."""
+    size = 20 * MEGA
+    cases = [
+        Case("50ms", 0.05, size),
+        Case("200ms", 0.2, size),
+        Case("reordered-50ms", 0.05, size, SHUFFLED, SHUFFLED),
+    ]
+    for loss in (0.001, 0.01, 0.05, 0.1):
+        bad = Link(loss=loss)
+        cases += [
+            Case(f"{loss:.1%}-forth", 0.002, size, bad, GOOD),
+            Case(f"{loss:.1%}-back", 0.002, size, GOOD, bad),
+        ]
+    return {case.name: case for case in cases}
 
 
 # What a kernel counts when its peer, or the cable, breaks the rules; and our own resets.
@@ -233,3 +256,42 @@ async def test_flipped_bits_are_lost_frames_and_nothing_else() -> None:
     # Both headers have a checksum, and these count what it found.
     assert not found.keys() - {"TcpInErrs", "TcpInCsumErrors", "IpInHdrErrors", "IpInAddrErrors"}
     assert found["TcpInErrs"] == found["TcpInCsumErrors"]
+
+
+def run_alone(case: Case) -> str:
+    """Run *case* in a process and a network namespace of its own; what is wrong, or nothing."""
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-P", "-m", __name__, case.name],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONGEST,
+    )
+    found = done.stdout.strip() if not done.returncode else done.stderr
+    return "" if found == "{}" else f"{case.name}: {found}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST + 10)
+def test_twenty_megabytes_each_way_arrive_whole_over_every_kind_of_bad_cable() -> None:
+    # Where much is lost little is to be done, so these cases run beside all others.
+    with ThreadPoolExecutor(4) as beside, ThreadPoolExecutor(1) as alone:
+        found = [
+            (beside if max(case.forth.loss, case.back.loss) >= 0.05 else alone).submit(
+                run_alone, case
+            )
+            for case in long_cases().values()
+        ]
+    assert not list(filter(None, (future.result() for future in found)))
+
+
+def main() -> None:
+    """Run the long case that is named on the command line, in this network namespace."""
+    run("ip", "link", "set", "lo", "up")
+    kernel = trio.run(run_case, long_cases()[sys.argv[1]])
+    print(json.dumps(violations(kernel)))  # noqa: T201 - that is what the other process reads
+
+
+if __name__ == "__main__":
+    main()
