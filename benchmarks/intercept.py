@@ -325,10 +325,12 @@ def main() -> int:
         parser.error(f"not installed: {', '.join(missing)}")
     rows = [row for row in ROWS if row.key in (options.row or [row.key])]
     facts = machine()
-    with tempfile.TemporaryDirectory(prefix="zttrio-bench-") as folder:
-        with open_places(Path(folder)) as places:
-            calls = measure_calls(places[1], options.rounds, calls_count)
-            samples = measure_rows(rows, places, options)
+    with (
+        tempfile.TemporaryDirectory(prefix="zttrio-bench-") as folder,
+        open_places(Path(folder)) as places,
+    ):
+        calls = measure_calls(places[1], options.rounds, calls_count)
+        samples = measure_rows(rows, places, options)
     print(f"zttrio {facts['zttrio']}, {facts['python']}, {facts['kernel']}, load {facts['load']}")
     print(table(samples, calls, options.rounds))
     if options.json:

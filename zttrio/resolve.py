@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket as kernel
 from typing import TYPE_CHECKING, Any
 
-from .header.address import ip_text, is_link_local, packed
+from .header.address import INTERFACE_INDEX, ip_text, is_link_local, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Resolver"]
 
 _LOOPBACK = (packed("::1"), packed("127.0.0.1"))
-_SCOPE = "%1"  # of link-local addresses: a Network has one interface
+_SCOPE = f"%{INTERFACE_INDEX}"  # of link-local addresses: a Network has one interface
 _NO_NAME = "name or service not known on this network"
 
 

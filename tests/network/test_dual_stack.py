@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zttrio.header.address import INTERFACE_INDEX
 from zttrio.testing import Lab
 
 from . import dual_stack_program as program
@@ -30,5 +31,5 @@ async def test_sockets_say_what_the_kernel_s_say(autojump_clock: trio.testing.Mo
         lab.network("six", addresses=six),
     ):
         with box.as_default():
-            await program.run(said.append, 1)
+            await program.run(said.append, INTERFACE_INDEX)
     assert said == RECORD.read_text().splitlines()

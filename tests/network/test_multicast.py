@@ -12,6 +12,8 @@ import pytest
 import trio
 import trio.testing
 
+from zttrio.header.address import INTERFACE_INDEX
+
 from .conftest import Pair, address_family, host_of, open_pair, wildcard
 
 if TYPE_CHECKING:
@@ -226,8 +228,8 @@ async def test_the_interface_for_groups_is_ours_or_none(
             else:
                 option = (IPV6, socket.IPV6_MULTICAST_IF)
                 assert sock.getsockopt(*option) == 0
-                sock.setsockopt(*option, 1)
-                assert sock.getsockopt(*option) == 1
+                sock.setsockopt(*option, INTERFACE_INDEX)
+                assert sock.getsockopt(*option) == INTERFACE_INDEX
                 with pytest.raises(OSError) as caught:
                     sock.setsockopt(*option, 77)
                 assert caught.value.errno == errno.ENODEV
@@ -279,13 +281,17 @@ async def test_what_was_asked_for_comes_with_a_datagram(
                 if family == 4:
                     own = octets(pair.b_host)
                     assert ancillary == [
-                        (IP, IP_PKTINFO, struct.pack("@i4s4s", 1, own, octets(host))),
+                        (IP, IP_PKTINFO, struct.pack("@i4s4s", INTERFACE_INDEX, own, octets(host))),
                         (IP, socket.IP_TTL, struct.pack("i", hops)),
                         (IP, socket.IP_TOS, b"\xb8"),
                     ]
                 else:
                     assert ancillary == [
-                        (IPV6, socket.IPV6_PKTINFO, struct.pack("@16si", octets(host), 1)),
+                        (
+                            IPV6,
+                            socket.IPV6_PKTINFO,
+                            struct.pack("@16si", octets(host), INTERFACE_INDEX),
+                        ),
                         (IPV6, socket.IPV6_HOPLIMIT, struct.pack("i", hops)),
                         (IPV6, socket.IPV6_TCLASS, struct.pack("i", 0xB8)),
                     ]
@@ -337,7 +343,7 @@ async def test_one_datagram_may_differ_from_its_socket(
                 ]
             else:
                 said = [
-                    (IPV6, socket.IPV6_PKTINFO, struct.pack("@16si", own, 1)),
+                    (IPV6, socket.IPV6_PKTINFO, struct.pack("@16si", own, INTERFACE_INDEX)),
                     (IPV6, socket.IPV6_HOPLIMIT, struct.pack("i", 9)),
                     (IPV6, socket.IPV6_TCLASS, struct.pack("i", 0x28)),
                 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zttrio.header.address import INTERFACE_INDEX
 from zttrio.tap import rpc
 
 from .conftest import ADDRESS, sockaddr, until
@@ -106,7 +107,11 @@ async def test_the_interfaces_are_the_virtual_ones(tap: Tap, client: Client) -> 
     rows = [rpc.InterfaceRow.parse(payload[at : at + size]) for at in range(0, len(payload), size)]
     four = [(row.name, row.address) for row in rows if len(row.address) == 16]
     assert four == [("lo", sockaddr("127.0.0.1", 0)), ("zt0", sockaddr(ADDRESS, 0))]
+    six = {row.name: rpc.Sockaddr.parse(row.address) for row in rows if len(row.address) == 28}
+    assert (six["lo"].address[-1], six["lo"].scope) == (1, 0)
+    assert (six["zt0"].address[:2], six["zt0"].scope) == (b"\xfe\x80", INTERFACE_INDEX)
     hardware = {row.name: row for row in rows if not row.address}
+    assert hardware["zt0"].index == INTERFACE_INDEX
     assert hardware["zt0"].mac == tap.network._driver.stack.mac
 
 

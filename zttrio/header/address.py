@@ -13,6 +13,7 @@ __all__ = [
     "ALL_NODES",
     "ALL_ROUTERS",
     "BROADCAST_MAC",
+    "INTERFACE_INDEX",
     "IPV4_BROADCAST",
     "IPV4_UNSPECIFIED",
     "IPV6_UNSPECIFIED",
@@ -41,6 +42,9 @@ IPV4_UNSPECIFIED = bytes(4)
 IPV4_BROADCAST = b"\xff" * 4
 """The limited broadcast address, RFC 919 section 7."""
 IPV6_UNSPECIFIED = bytes(16)
+INTERFACE_INDEX = 2
+"""The number of a Network's one interface, and the scope of its link-local addresses (RFC 4007
+section 6).  1 is the loopback's, as on every Linux."""
 _IPV6_LOOPBACK = bytes(15) + b"\x01"
 
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")

@@ -10,10 +10,9 @@ import socket as kernel
 import struct
 from typing import TYPE_CHECKING, Any
 
-from zttrio.header.address import is_multicast
+from zttrio.header.address import INTERFACE_INDEX, is_multicast
 from zttrio.stack.datagram import Control
 
-from .multicast import INDEX
 from .options import IP_PKTINFO, IP_RECVTTL
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def messages(datagram: Datagram, options: Options, family: int, ip: Ip) -> list[
     is_v4 = len(destination) == 4
     if family == kernel.AF_INET6 and options.is_on(_IPV6, kernel.IPV6_RECVPKTINFO):
         mapped = _MAPPED + destination if is_v4 else destination
-        found.append((_IPV6, int(kernel.IPV6_PKTINFO), _IN6_PKTINFO.pack(mapped, INDEX)))
+        found.append((_IPV6, int(kernel.IPV6_PKTINFO), _IN6_PKTINFO.pack(mapped, INTERFACE_INDEX)))
     if not is_v4:
         if options.is_on(_IPV6, kernel.IPV6_RECVHOPLIMIT):
             found.append((_IPV6, int(kernel.IPV6_HOPLIMIT), _INT.pack(datagram.hop_limit)))
@@ -65,7 +64,7 @@ def messages(datagram: Datagram, options: Options, family: int, ip: Ip) -> list[
                 local = ip.select_source(datagram.source[0])
             except OSError:  # there is no way back
                 local = bytes(4)
-        found.append((_IP, IP_PKTINFO, _IN_PKTINFO.pack(INDEX, local, destination)))
+        found.append((_IP, IP_PKTINFO, _IN_PKTINFO.pack(INTERFACE_INDEX, local, destination)))
     if options.is_on(_IP, IP_RECVTTL):
         found.append((_IP, int(kernel.IP_TTL), _INT.pack(datagram.hop_limit)))
     if options.is_on(_IP, kernel.IP_RECVTOS):
@@ -129,7 +128,7 @@ def control(ancillary: Iterable[tuple[int, int, Any]]) -> Control | None:
 
 
 def _check_index(index: int) -> None:
-    if index not in (0, INDEX):
+    if index not in (0, INTERFACE_INDEX):
         raise OSError(errno.ENODEV, f"sendmsg: no interface has the number {index}")
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import trio
 
-from zttrio.header.address import IPV6_UNSPECIFIED, ip_text, is_link_local, packed
+from zttrio.header.address import INTERFACE_INDEX, IPV6_UNSPECIFIED, ip_text, is_link_local, packed
 
-from .multicast import INDEX
 from .options import Options
 from .standin import Nothing, StandIn
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Socket"]
 
 _WILDCARD = {kernel.AF_INET: "0.0.0.0", kernel.AF_INET6: "::"}  # noqa: S104 - our own network's
-SCOPE = INDEX  # sin6_scope_id of link-local addresses: a Network has one interface
+SCOPE = INTERFACE_INDEX  # sin6_scope_id of link-local addresses: a Network has one interface
 _V6_ONLY = (kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY)
 _V4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 2.5.5.2
 

@@ -11,21 +11,18 @@ import socket as kernel
 import struct
 from typing import TYPE_CHECKING, Any
 
-from zttrio.header.address import ip_text, is_multicast
+from zttrio.header.address import INTERFACE_INDEX, ip_text, is_multicast
 
 if TYPE_CHECKING:
     from zttrio.stack.ip import Ip
 
-__all__ = ["DEFAULT_INTERFACE", "INDEX", "INTERFACE", "JOIN", "LEAVE", "group_of", "interface_of"]
+__all__ = ["DEFAULT_INTERFACE", "INTERFACE", "JOIN", "LEAVE", "group_of", "interface_of"]
 
 _IP, _IPV6 = int(kernel.IPPROTO_IP), int(kernel.IPPROTO_IPV6)
 JOIN = ((_IP, kernel.IP_ADD_MEMBERSHIP), (_IPV6, kernel.IPV6_JOIN_GROUP))
 LEAVE = ((_IP, kernel.IP_DROP_MEMBERSHIP), (_IPV6, kernel.IPV6_LEAVE_GROUP))
 INTERFACE = ((_IP, kernel.IP_MULTICAST_IF), (_IPV6, kernel.IPV6_MULTICAST_IF))
 DEFAULT_INTERFACE: dict[int, int | bytes] = {_IP: bytes(4), _IPV6: 0}
-
-INDEX = 1
-"""The interface's number; also the scope of link-local addresses (RFC 4007 section 6)."""
 
 _MREQ = struct.Struct("4s4s")  # group, interface's address
 _MREQN = struct.Struct("@4s4si")  # and its number
@@ -56,7 +53,7 @@ def group_of(level: int, value: Any, ip: Ip) -> bytes:
         group, interface = _MREQ.unpack_from(value)
     if not is_multicast(group):
         raise OSError(errno.EINVAL, f"membership: {ip_text(group)} is not a multicast address")
-    if index not in (0, INDEX):
+    if index not in (0, INTERFACE_INDEX):
         raise OSError(errno.ENODEV, f"membership: no interface has the number {index}")
     if not index and any(interface) and not ip.is_local(interface):
         raise OSError(errno.ENODEV, f"membership: no interface has {ip_text(interface)}")
@@ -79,7 +76,7 @@ def interface_of(level: int, value: Any, ip: Ip) -> int | bytes:
         raise OSError(errno.EINVAL, f"multicast interface: {len(data)} octets are too few")
     if level == _IPV6:
         (index,) = _INT.unpack_from(data)
-        if index not in (0, INDEX):
+        if index not in (0, INTERFACE_INDEX):
             raise OSError(errno.ENODEV, f"multicast interface: none has the number {index}")
         return int(index)
     address, index = data[:4], 0
@@ -88,7 +85,7 @@ def interface_of(level: int, value: Any, ip: Ip) -> int | bytes:
     elif len(data) >= _MREQ.size:
         _, address = _MREQ.unpack_from(data)
     if index:
-        if index != INDEX:
+        if index != INTERFACE_INDEX:
             raise OSError(errno.EADDRNOTAVAIL, f"multicast interface: none has number {index}")
     elif any(address) and not ip.is_local(address):
         raise OSError(errno.EADDRNOTAVAIL, f"multicast interface: none has {ip_text(address)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from zttrio.errors import RpcError
-from zttrio.header.address import is_multicast, is_unspecified
+from zttrio.header.address import INTERFACE_INDEX, is_multicast, is_unspecified
 from zttrio.stack.events import ERR, RD, WR
 
 from . import rpc
@@ -37,7 +37,6 @@ _MESSAGE = rpc.DATAGRAM_LENGTH + 65_536
 _SOL_IP, _SOL_IPV6 = int(socket.IPPROTO_IP), int(socket.IPPROTO_IPV6)
 _MREQ = struct.Struct("4s4s")
 _MREQ6 = struct.Struct("=16sI")
-_IFINDEX = 2  # what the virtual interface is called in numbers, see `interfaces`
 _FLAGS = (
     (rpc.DATAGRAM_PKTINFO, (_SOL_IP, IP_PKTINFO), (_SOL_IPV6, socket.IPV6_RECVPKTINFO)),
     (rpc.DATAGRAM_TTL, (_SOL_IP, IP_RECVTTL), (_SOL_IPV6, socket.IPV6_RECVHOPLIMIT)),
@@ -152,7 +151,7 @@ class DatagramConnection(Connection):
                     self._wanted_flags(datagram.destination[0]),
                     datagram.hop_limit,
                     datagram.traffic_class,
-                    _IFINDEX,
+                    INTERFACE_INDEX,
                 )
                 self._undelivered = [header.emit(), datagram.data]
             if not self._deliver(self._undelivered):

@@ -7,7 +7,10 @@ import struct
 from ipaddress import IPv4Interface, ip_interface
 from typing import TYPE_CHECKING
 
-from .rpc import InterfaceRow, Sockaddr
+from zttrio.header.address import INTERFACE_INDEX
+
+from .rpc import AF_INET, AF_INET6, InterfaceRow, Sockaddr
+from .sockaddr import for_program
 
 if TYPE_CHECKING:
     from zttrio.stack.stack import Stack
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["answer_ioctl", "list_interfaces"]
 
 LOOPBACK_INDEX = 1
-NETWORK_INDEX = 2
 NETWORK_NAME = "zt0"
 _UP, _BROADCAST, _LOOPBACK, _RUNNING, _MULTICAST = 0x1, 0x2, 0x8, 0x40, 0x1000  # IFF_*
 _LOOPBACK_MTU = 65_536
@@ -56,7 +58,7 @@ def list_interfaces(stack: Stack) -> list[InterfaceRow]:
     lo = ("lo", LOOPBACK_INDEX, _UP | _LOOPBACK | _RUNNING, _LOOPBACK_MTU, bytes(6))
     net = (
         NETWORK_NAME,
-        NETWORK_INDEX,
+        INTERFACE_INDEX,
         _UP | _BROADCAST | _RUNNING | _MULTICAST,
         max(stack.ip.mtus.values()),
         stack.mac,
@@ -68,10 +70,11 @@ def list_interfaces(stack: Stack) -> list[InterfaceRow]:
         owned.insert(1, (lo, ip_interface("::1/128")))
     for hardware, interface in owned[: _ROWS - len(rows)]:
         network = interface.network
+        family = AF_INET if interface.version == 4 else AF_INET6
         rows.append(
             InterfaceRow(
                 *hardware,
-                Sockaddr(interface.ip.packed, 0).emit(),
+                for_program(interface.ip.packed, 0, family),
                 Sockaddr(network.netmask.packed, 0).emit(),
                 Sockaddr(network.broadcast_address.packed, 0).emit(),
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zttrio.header.address import is_loopback, packed
 
 from .rpc import AF_INET, AF_INET6, ResolveAnswer, ResolveRow, Sockaddr
-from .sockaddr import V4_MAPPED, wildcard
+from .sockaddr import V4_MAPPED, for_program, wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,7 +75,9 @@ def resolve(
     if not addresses:
         raise ResolveError(EAI_NODATA, f"{node}: no address of the family that was asked for")
     rows = [
-        ResolveRow(_family(address), kind, protocol, Sockaddr(address, ports[kind]).emit())
+        ResolveRow(
+            _family(address), kind, protocol, for_program(address, ports[kind], _family(address))
+        )
         for address in addresses
         for kind, protocol, _ in _TYPES
         if kind in ports

@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from zttrio.header.address import IPV4_UNSPECIFIED, IPV6_UNSPECIFIED
+from zttrio.header.address import (
+    INTERFACE_INDEX,
+    IPV4_UNSPECIFIED,
+    IPV6_UNSPECIFIED,
+    is_link_local,
+)
 
 from .rpc import AF_INET, AF_INET6, SOCKADDR_IN6_LENGTH, SOCKADDR_IN_LENGTH, Sockaddr, family_of
 
@@ -53,7 +58,8 @@ def for_program(address: bytes | None, port: int, domain: int) -> bytes:
         address = wildcard(domain)
     if domain == AF_INET6 and len(address) == 4:
         address = IPV6_UNSPECIFIED if address == IPV4_UNSPECIFIED else V4_MAPPED + address
-    return Sockaddr(address, port).emit()
+    is_scoped = len(address) == 16 and is_link_local(address)
+    return Sockaddr(address, port, scope=INTERFACE_INDEX if is_scoped else 0).emit()
 
 
 def wildcard(domain: int) -> bytes:
