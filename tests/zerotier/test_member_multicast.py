@@ -119,6 +119,27 @@ def test_own_groups_are_announced_to_the_registries_at_once_and_every_minute() -
     assert likes[0][1].payload == _like(GROUP, BROADCAST)
 
 
+def test_a_registry_that_turns_up_is_told_within_half_a_second_of_the_start() -> None:
+    bench = MemberBench(root="10.9.9.9/9993")
+    membership = bench.networks.join(0xFF63000000000001, bench.now)
+    membership.set_groups(frozenset((GROUP,)), bench.now)
+    assert bench.pass_time(2.2) == []
+    hello = next(s for s in bench.starting if s.remote == bench.root.endpoint)
+    bench.root.answer(hello)
+    [(when, like)] = bench.pass_time(0.5)
+    assert (round(when, 6), like.verb) == (0.3, messages.MULTICAST_LIKE)
+    assert like.remote == bench.root.endpoint
+
+
+def test_a_registry_that_stays_away_is_looked_for_at_ticks_only() -> None:
+    bench = MemberBench(root="10.9.9.9/9993")
+    bench.networks.join(0xFF63000000000001, bench.now)
+    bench.pass_time(10)
+    timer = bench.networks.next_timer()
+    assert timer is not None
+    assert timer > bench.now + 4
+
+
 def test_a_new_group_is_announced_alone_and_at_once_also_to_members() -> None:
     bench, membership = _joined()
     bench.present(bench.peer)

@@ -12,6 +12,7 @@ from zttrio.errors import WireError
 from zttrio.header.address import packed
 from zttrio.wire.zerotier import Home, NodeTask, generate_identity
 from zttrio.wire.zerotier.home import read_world
+from zttrio.wire.zerotier.registry import RegistryLayer
 from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.endpoint import Endpoint
 from zttrio.zerotier.events import PathFound, PeerKnown, PeerLost, WorldUpdated
@@ -80,7 +81,15 @@ async def run(
         IdentityError: the identity is damaged, or somebody else's.
         WireError: no world lists this root, a file is damaged, or a socket cannot be opened.
     """
-    task = NodeTask(home, worlds=worlds, port=port, bind=bind, config=config, relay=RelayConfig())
+    task = NodeTask(
+        home,
+        worlds=worlds,
+        port=port,
+        bind=bind,
+        config=config,
+        relay=RelayConfig(),
+        make_layer=RegistryLayer,
+    )
     if not quiet:
         task.on_event = _print_event
     async with open_background() as background:

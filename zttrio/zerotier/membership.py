@@ -18,7 +18,7 @@ import attrs
 from . import messages
 from .adhoc import adhoc_config, is_adhoc
 from .config_request import ConfigRequest, request_metadata
-from .constants import TICK, is_reserved
+from .constants import TICK, WHOIS_RETRY, is_reserved
 from .credential import CredentialsMessage
 from .derived import BROADCAST, Group, controller_of, mac_of
 from .frames import MulticastLike
@@ -50,6 +50,7 @@ __all__ = [
 
 REFRESH = 60.0  # (7.3)
 _ANNOUNCE = 60.0  # (11.2)
+_EAGER = 10.0  # arbitrary; how long after joining registries are looked for twice a second
 _PUSH_AGAIN = 500.0  # (8.5)
 _PUSH_INTERVAL = 1.0
 _SPACING = 1.1  # between two messages with credentials: receivers want more than a second (5.4)
@@ -203,6 +204,8 @@ class Membership:
         self._data = b""
         self._accepted_at = -inf
         self._next_tick = now
+        self._next_introduction = inf
+        self._eager_until = now + _EAGER
         self._announced: dict[bytes, float] = {}
         self._later: list[tuple[float, int, bytes, bytes]] = []
         self._ring: list[bytes] = []
@@ -366,7 +369,8 @@ class Membership:
 
     def next_timer(self) -> float:
         """When `handle_timers` must be called next."""
-        return min(self._next_tick, self._later[0][0]) if self._later else self._next_tick
+        earliest = min(self._next_tick, self._next_introduction)
+        return min(earliest, self._later[0][0]) if self._later else earliest
 
     def handle_timers(self, now: float) -> None:
         """Do what is due at *now*."""
@@ -376,6 +380,8 @@ class Membership:
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._tick(now)
+        elif now >= self._next_introduction:
+            self._tell_registries(now)
 
     def _tick(self, now: float) -> None:
         if self.config is None or now - self._accepted_at >= REFRESH:
@@ -386,15 +392,7 @@ class Membership:
         if self.outbound.expire(now):
             self.find_own_groups(now)
         self.members.expire(now)
-        config = self.config
-        if config is None:
-            return
-        registries = self._registries(config)
-        self._announced = {a: self._announced.get(a, -inf) for a in registries}
-        for address in registries:
-            if now - self._announced[address] >= _ANNOUNCE and self._can_reach(address, now):
-                self._announced[address] = now
-                self._announce(address, self.own_groups, now)
+        self._tell_registries(now)
         for record in self.members:
             if (
                 now - record.announced_at >= _ANNOUNCE
@@ -402,6 +400,25 @@ class Membership:
                 and self._is_member(record)
             ):
                 self._greet(record, now)
+
+    def _tell_registries(self, now: float) -> None:
+        """Announce our groups to the registries that have not heard of them for a minute."""
+        self._next_introduction = inf
+        config = self.config
+        if config is None:
+            return
+        registries = self._registries(config)
+        self._announced = {a: self._announced.get(a, -inf) for a in registries}
+        for address, last in self._announced.items():
+            if now - last < _ANNOUNCE:
+                continue
+            if self._can_reach(address, now):
+                self._announced[address] = now
+                self._announce(address, self.own_groups, now)
+            elif now < self._eager_until:
+                # A node that has just started meets its root in a moment, and until then nobody
+                # can ask for its addresses.
+                self._next_introduction = now + WHOIS_RETRY
 
     def _compute(self, now: float) -> None:
         config = adhoc_config(self.network_id, self.node.address, self.milliseconds(now))
