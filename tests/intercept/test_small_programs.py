@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from tests.kernel.conftest import namespace
 
@@ -67,6 +68,32 @@ async def test_resets_cross(server: Station, client: Station) -> None:
     await server.start(PYTHON, "-c", serve, port=7400)
     output = await client.run(PYTHON, "-c", call, server.address)
     assert output.splitlines() == [repr(b"last words"), "Connection reset by peer"]
+
+
+async def test_urgent_data_arrives_in_line(server: Station, client: Station) -> None:
+    serve = (
+        "import socket\n"
+        "c, _ = socket.create_server(('', 7600)).accept()\n"
+        "c.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)\n"
+        "c.sendall(b'go')\n"
+        "got = b''\n"
+        "while d := c.recv(100): got += d\n"
+        "print(got, flush=True)\n"
+    )
+    call = (
+        "import socket, sys\n"
+        "s = socket.create_connection((sys.argv[1], 7600))\n"
+        "s.recv(2)\n"
+        "for _ in range(50):\n"
+        "    s.send(b'abc')\n"
+        "    s.send(b'!', socket.MSG_OOB)\n"
+        "    s.send(b'def')\n"
+    )
+    program = await server.start(PYTHON, "-c", serve, port=7600)
+    await client.run(PYTHON, "-c", call, server.address)
+    with trio.fail_after(20):
+        await program.process.wait()
+    assert program.output() == f"{b'abc!def' * 50}\n"
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
