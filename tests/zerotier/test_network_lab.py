@@ -63,6 +63,18 @@ def test_three_members_find_each_other_by_arp_and_talk() -> None:
         assert counters.frame_filtered == 0
 
 
+def test_members_that_talk_do_so_directly_after_a_moment() -> None:
+    lab = NetworkLab()
+    one, two, _ = _trio(lab)
+    for _ in range(3):
+        one.say(two)
+        two.say(one)
+        lab.run(1)
+    assert one.host.is_direct_to(two.host)
+    assert two.host.is_direct_to(one.host)
+    assert not one.host.is_direct_to(lab.members["three"].host)
+
+
 def test_the_first_frame_to_a_stranger_arrives_within_a_second() -> None:
     lab = NetworkLab()
     one, two, _ = _trio(lab)

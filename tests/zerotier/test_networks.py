@@ -411,6 +411,25 @@ def test_a_number_that_is_no_network_is_refused(wrong: int) -> None:
         bench.networks.join(wrong, bench.now)
 
 
+def test_a_network_whose_controller_cannot_exist_is_not_found_and_nobody_is_asked() -> None:
+    bench = MemberBench()
+    membership = bench.networks.join(0x0000000000_000001, bench.now)
+    assert membership.status is NetworkStatus.NOT_FOUND
+    assert bench.pass_time(20) == []
+    bench.networks.accept_config(1, bench.config(network_id=1).emit(), bench.now)
+    membership.send(b"\x01" + bytes(5) + membership.mac + b"\x08\0hi", bench.now)
+    assert bench.pass_time(70) == []
+
+
+def test_a_token_that_no_request_can_carry_is_refused() -> None:
+    bench = MemberBench()
+    bench.networks.join(NETWORK_ID, bench.now, token="x" * 600)
+    with pytest.raises(ValueError, match="1023"):
+        bench.networks.join(NETWORK_ID + 1, bench.now, token="x" * 1000)
+    assert list(bench.networks.networks) == [NETWORK_ID]
+    bench.pass_time(5)
+
+
 def test_no_more_networks_than_allowed_are_joined() -> None:
     bench = MemberBench(member_config=MemberConfig(network_limit=2))
     bench.networks.join(NETWORK_ID, bench.now)

@@ -162,6 +162,9 @@ class Membership:
     The owner of the network gives it frames of the local stack, with `send` or `send_burst`, and
     takes frames for the stack with `take_frames`; time and messages come by way of `Networks`.
 
+    Raises:
+        ValueError: the token is longer than a request can be.
+
     Attributes:
         network_id: 64 bits.
         mac: ours on this network.
@@ -196,7 +199,8 @@ class Membership:
         )
         self.outbound = Outbound(self)
         self.inbound = Inbound(self)
-        self._token = token
+        self._metadata = request_metadata(node.config.version, token=token)
+        ConfigRequest(network_id, self._metadata).emit()  # does the token fit?
         self._stack_groups: frozenset[Group] = frozenset()
         self._failure: NetworkStatus | None = None
         self._url = ""
@@ -366,6 +370,8 @@ class Membership:
         """Begin; a network that we can compute is there at once."""
         if is_adhoc(self.network_id):
             self._compute(now)
+        elif is_reserved(self.controller):
+            self.fail(NetworkStatus.NOT_FOUND)
 
     def next_timer(self) -> float:
         """When `handle_timers` must be called next."""
@@ -428,12 +434,12 @@ class Membership:
             self.counters.count(self.accept(b"", config, now, is_direct=True))
 
     def _request(self, now: float) -> None:
-        if self.controller == self.node.address:
-            return  # whoever is the controller knows how to reach itself
+        if self.controller == self.node.address or is_reserved(self.controller):
+            return  # the first knows how to reach itself, the second is nobody
         held = self.config
         request = ConfigRequest(
             self.network_id,
-            request_metadata(self.node.config.version, token=self._token),
+            self._metadata,
             0 if held is None else held.revision,
             0 if held is None else held.timestamp & ((1 << 64) - 1),
         )

@@ -164,7 +164,7 @@ class Networks:
             token: what lets us in without the administrator, if the network knows such a thing.
 
         Raises:
-            ValueError: no network can have that ID, or too many are joined.
+            ValueError: no network can have that ID, too many are joined, or *token* is too long.
         """
         known = self._networks.get(network_id)
         if known is not None:
