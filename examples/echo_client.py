@@ -27,12 +27,17 @@ async def main() -> None:
     parser.add_argument("host", nargs="?", default="echo.local")
     parser.add_argument("line", nargs="?", default="hello from user space")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--network", metavar="ID", help="a ZeroTier network")
+    parser.add_argument("--home", metavar="DIR", help="identity and planet of the ZeroTier node")
     parser.add_argument("--tap", metavar="NAME", help="stand beside the kernel on this TAP device")
     parser.add_argument("--address", metavar="A/B", action="append", default=[])
     options = parser.parse_args()
 
     wire = Tap(options.tap) if options.tap else None
-    async with zttrio.Network(wire=wire, addresses=options.address) as network:
+    network = zttrio.Network(
+        options.network, wire=wire, addresses=options.address, home=options.home
+    )
+    async with network:
         await network.wait_online()
         try:
             answer = await ask(network, options.host, options.port, f"{options.line}\n".encode())

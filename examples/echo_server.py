@@ -1,7 +1,11 @@
 """An echo server (RFC 862) on a virtual Ethernet, in user space.
 
-Without arguments it serves every other process of this user on this machine.  Beside the kernel,
-as root, on a TAP device:
+Without arguments it serves every other process of this user on this machine.  On a ZeroTier
+network, `zttrio universe` makes one:
+
+    .venv/bin/python examples/echo_server.py --network ID --home DIR
+
+Beside the kernel, as root, on a TAP device:
 
     ip tuntap add dev tap7 mode tap
     ip address add 10.99.0.2/24 dev tap7
@@ -46,19 +50,26 @@ async def serve(
 async def main() -> None:
     """Serve until interrupted, after saying where, and how to try it."""
     parser = argparse.ArgumentParser(description="an echo server on a virtual Ethernet")
+    parser.add_argument("--network", metavar="ID", help="a ZeroTier network")
+    parser.add_argument("--home", metavar="DIR", help="identity and planet of the ZeroTier node")
     parser.add_argument("--tap", metavar="NAME", help="stand beside the kernel on this TAP device")
     parser.add_argument("--address", metavar="A/B", action="append", default=[])
     parser.add_argument("--port", type=int, default=PORT)
     options = parser.parse_args()
 
     wire = Tap(options.tap) if options.tap else None
-    network = zttrio.Network(wire=wire, addresses=options.address, name="echo")
+    network = zttrio.Network(
+        options.network, wire=wire, addresses=options.address, name="echo", home=options.home
+    )
     async with network, trio.open_nursery() as nursery:
         await nursery.start(serve, network, options.port)
         addresses = [str(interface.ip) for interface in await network.wait_online()]
         print(f"echo server on {', '.join(addresses)} port {options.port}; in a second terminal:")
         if options.tap:
             print(f"  echo hello | nc -N {addresses[0]} {options.port}", flush=True)
+        elif network.is_managed:
+            where = f"{addresses[0]} --port {options.port} --network ID --home ANOTHER"
+            print(f"  {client_command()} {where}", flush=True)
         else:
             port = "" if options.port == PORT else f" --port {options.port}"
             print(f"  {client_command()} echo.local{port}", flush=True)

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from examples import echo_client, echo_server, http_client
 from tests.zerotier.data import node_identities
 from zttrio import AccessDenied, Network, NetworkNotFound, WireError
 from zttrio.wire import ZeroTier
@@ -296,3 +297,57 @@ async def test_nothing_is_sent_without_a_planet_of_the_owners_choice(tmp_path: P
 def test_a_network_id_has_sixteen_hex_digits(text: str) -> None:
     with pytest.raises(ValueError, match="needs sixteen hex digits"):
         Network(text or "x")
+
+
+async def test_the_examples_and_other_peoples_libraries_do_not_notice(
+    universe: Universe,
+) -> None:
+    network_id = universe.network()
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        await nursery.start(echo_server.serve, b)
+        line = b"a line\n" * 1000
+        assert await echo_client.ask(a, host, echo_server.PORT, line) == line
+        await nursery.start(http_client.serve_page, b, 80)
+        assert (await http_client.fetch(a, f"http://{host}/")).content == http_client.PAGE
+        nursery.cancel_scope.cancel()
+
+
+async def test_datagrams_that_the_kernel_does_not_take_hold_the_stack_back(
+    universe: Universe,
+) -> None:
+    network_id = universe.network()
+    one, two = universe.wire(network_id, 1), universe.wire(network_id, 2)
+    async with Network(wire=one) as a, Network(wire=two) as b:
+        host = str((await b.wait_online())[0].ip)
+        await a.wait_online()
+        await a.ping(host)
+        inbox, outbox = await b.open_udp_socket(9), await a.open_udp_socket()
+        sock = universe.cable.sockets[Endpoint.parse("10.0.1.1/9993")]
+        sock.is_blocked = True
+        sent = 0
+        with trio.move_on_after(1) as waiting:
+            while True:
+                await outbox.sendto(bytes((sent,)), (host, 9))
+                sent += 1
+        assert waiting.cancelled_caught
+        assert sent == 2  # one waits for the kernel, one for the wire
+        assert a.status().counters["blocked"] == 1
+        sock.unblock()
+        assert [await inbox.recv(9) for _ in range(sent)] == [b"\0", b"\1"]
+
+
+async def test_a_status_says_who_we_are_and_how_others_are_reached(universe: Universe) -> None:
+    network_id = universe.network()
+    wire = ZeroTier(network_id, node=universe.node(1))
+    async with Network(wire=wire) as net:
+        with pytest.raises(AccessDenied):
+            await net.wait_online()
+        status = net.status()
+        assert status.identity == str(node_identities()[1])
+        assert "has not authorised node" in status.failure
+        assert status.peers == (f"{node_identities()[0]} at {ROOT} root",)
+        assert f"node {status.identity}" in str(status)
+        assert "refused: " in str(status)
