@@ -79,7 +79,9 @@ class Overlay:
     def ours(self, network: str | None = None) -> Station:
         """A member that is a `zttrio.Network`; wait for it with `Station.wait_ready`."""
         home = self._home(self._identities.pop())
-        return self._station(self._new_host(), "station_ours.py", home, PORT, network or self.network)
+        return self._station(
+            self._new_host(), "station_ours.py", home, PORT, network or self.network
+        )
 
     def real(self, network: str | None = None) -> Station:
         """A member that is the real core; wait for it with `Station.wait_ready`."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ class Station:
         number = next(self._serial)
         line = json.dumps({"id": number, "do": do, **fields}) + "\n"
         assert self.process.stdin is not None
-        self.process.stdin.write(line.encode())
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # who waits for the answer is told that there is none
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
         return number
 
     def finish(self, number: int, seconds: float = 60) -> dict[str, Any]:
@@ -88,7 +90,8 @@ class Station:
         self._reader.join(5)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
 
     def _wait(self, number: int, seconds: float) -> dict[str, Any]:
@@ -98,7 +101,8 @@ class Station:
             ):
                 raise AssertionError(f"no answer in {seconds} s; it said {self._lines[-20:]}")
             if number not in self._answers:
-                raise AssertionError(f"it has ended: {self._lines[-40:]}")
+                code = self.process.wait()
+                raise AssertionError(f"it has ended with {code}: {self._lines[-40:]}")
             return self._answers.pop(number)
 
     def _listen(self) -> None:

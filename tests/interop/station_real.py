@@ -24,6 +24,7 @@ from tests.interop.real_core import (
     AF_INET6,
     DATAGRAM,
     IP_ADD_MEMBERSHIP,
+    IP_MULTICAST_IF,
     SO_BROADCAST,
     SOL_SOCKET,
     STREAM,
@@ -60,7 +61,9 @@ class Member:
         for host in (ANY_IPV4, ANY_IPV6):
             for port in PORTS:
                 start(self.listen, self.core.bound(host, port, STREAM))
-        start(self.serve_udp, self.core.bound(ANY_IPV4, UDP_PORT, DATAGRAM))
+        udp = self.core.bound(ANY_IPV4, UDP_PORT, DATAGRAM)
+        udp.option(SOL_SOCKET, SO_BROADCAST, b"\1\0\0\0")  # also to receive them
+        start(self.serve_udp, udp)
 
     def listen(self, listener: CoreSocket) -> None:
         while True:
@@ -211,6 +214,7 @@ class Member:
     def do_say(self, host: str, text: str, port: int = UDP_PORT) -> dict[str, Any]:
         with self.core.socket(host, DATAGRAM) as sock:
             sock.option(SOL_SOCKET, SO_BROADCAST, b"\1\0\0\0")
+            sock.option(0, IP_MULTICAST_IF, socket.inet_aton(self.own()))
             sock.send_to(text.encode(), host, port)
         return {}
 
@@ -219,11 +223,16 @@ class Member:
 
     def do_join_group(self, group: str, port: int) -> dict[str, Any]:
         sock = self.core.bound(ANY_IPV4, port, DATAGRAM)
-        own = self.core.address(self.network, AF_INET)
-        assert own is not None
-        sock.option(0, IP_ADD_MEMBERSHIP, socket.inet_aton(group) + socket.inet_aton(own))
+        value = socket.inet_aton(group) + socket.inet_aton(self.own())
+        sock.option(0, IP_ADD_MEMBERSHIP, value)
         start(self.serve_udp, sock)
         return {}
+
+    def own(self) -> str:
+        """Our IPv4 address."""
+        address = self.core.address(self.network, AF_INET)
+        assert address is not None
+        return address
 
     def do_figures(self) -> dict[str, Any]:
         return dict(figures())
