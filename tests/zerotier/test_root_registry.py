@@ -9,12 +9,15 @@ import trio
 
 from zttrio.wire.zerotier import NodeTask
 from zttrio.wire.zerotier.registry import RegistryLayer
+from zttrio.zerotier import messages
 from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.derived import Group
 from zttrio.zerotier.endpoint import Endpoint
+from zttrio.zerotier.frames import MulticastLike
 from zttrio.zerotier.networks import Networks
 from zttrio.zerotier.world import PLANET, Root, World
 
+from .bench import Bench
 from .cable import Cable
 from .data import node_identities
 from .lab import WORLD_KEYS, is_valid
@@ -93,3 +96,17 @@ async def test_two_members_of_a_network_without_controller_meet_by_way_of_the_ro
     assert receiver.frames == [frame]
     assert root.layer.networks.counters.gathers_answered == 1
     nursery.cancel_scope.cancel()
+
+
+def test_what_a_root_has_heard_is_forgotten_in_time() -> None:
+    bench = Bench(relay=RelayConfig())
+    layer = RegistryLayer(bench.node, bench.now)
+    assert layer.next_timer() is None
+    friend = bench.friend("10.1.0.1/1234")
+    friend.send(messages.MULTICAST_LIKE, MulticastLike(((NETWORK_ID, GROUP),)).emit())
+    assert len(layer.networks.groups) == 1
+    assert layer.next_timer() == bench.now + 30
+    layer.handle_timers(bench.now + 630)
+    assert len(layer.networks.groups) == 0
+    assert not layer.collect()
+    layer.unblocked()

@@ -238,11 +238,11 @@ class Membership:
     def set_groups(self, groups: frozenset[Group], now: float) -> None:
         """Say which groups the local stack listens to; new ones are announced at once (11.2).
 
-        Raises:
-            ValueError: more than 4096.
+        Of more than 4096 only the first ones count.
         """
         if len(groups) > _GROUPS:
-            raise ValueError(f"groups: at most {_GROUPS}, got {len(groups)}")
+            self.counters.groups_refused += len(groups) - _GROUPS
+            groups = frozenset(sorted(groups)[:_GROUPS])
         self._stack_groups = groups
         self.find_own_groups(now)
 

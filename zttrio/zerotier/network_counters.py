@@ -80,6 +80,7 @@ class NetworkCounters:
     complaints: int = 0  # demands for credentials that we have sent
     likes_refused: int = 0  # entries of MULTICAST_LIKE
     likes_taken: int = 0
+    groups_refused: int = 0  # of our own stack: too many
     gathers_refused: int = 0
     gathers_answered: int = 0
     gathers_out: int = 0

@@ -280,7 +280,7 @@ class Networks:
         except HeaderError:
             self.counters.message_malformed += 1
             raise
-        if outcome is not None:
+        if outcome is not None:  # pragma: no branch - who has answered us is known
             self.counters.count(outcome)
 
     def receive_error(
