@@ -29,7 +29,7 @@ from zttrio.intercept import preload
 from .report import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 SCHEMA = 1
 PATIENCE = 30.0  # s for a server to start
@@ -138,12 +138,18 @@ class Row:
     measure: Callable[[Place, float], float]
 
 
-def call(command: Sequence[str], env: dict[str, str], timeout: float = 60) -> str:
-    """The output of a program that must succeed."""
+def call(
+    command: Sequence[str],
+    env: dict[str, str],
+    *,
+    timeout: float = 60,
+    ok: Collection[int] = (0,),
+) -> str:
+    """The output of a program that must end with one of the exit codes *ok*."""
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=timeout, check=False
     )
-    if done.returncode:
+    if done.returncode not in ok:
         raise FailedError(f"{command[0]}: {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout
 
@@ -189,13 +195,16 @@ def wait_listening(place: Place, port: int) -> None:
 def bulk(place: Place, seconds: float) -> float:
     """Octets per second that iperf3's receiver has got."""
     port = str(free_port())
+    command = ["iperf3", "-c", place.address, "-p", port, "-t", f"{max(seconds, 1):.0f}", "-J"]
+    deadline = time.monotonic() + PATIENCE
     with running(["iperf3", "-s", "-p", port], place.server):
-        wait_listening(place, int(port))
-        text = call(
-            ["iperf3", "-c", place.address, "-p", port, "-t", f"{max(seconds, 1):.0f}", "-J"],
-            place.client,
-        )
-    return float(json.loads(text)["end"]["sum_received"]["bits_per_second"]) / 8
+        while True:  # a probe would count as a test, and the server takes one at a time
+            report = json.loads(call(command, place.client, ok=(0, 1)))
+            if "sum_received" in report["end"]:
+                return float(report["end"]["sum_received"]["bits_per_second"]) / 8
+            if time.monotonic() > deadline:
+                raise FailedError(f"iperf3, {place.name}: {report.get('error', 'no result')}")
+            time.sleep(0.05)
 
 
 def connections(place: Place, seconds: float) -> float:

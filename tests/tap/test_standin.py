@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from zttrio.tap.standin import StreamEnd, keeps_residue_harmless, make_pair
+from zttrio.tap.standin import BULK, REST, StreamEnd, keeps_residue_harmless, make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def test_closing_with_the_residue_inside_is_a_reset(
     app.send(b"data")
     end = StreamEnd(service, keeps_residue=True)
     assert end.take(100) == b"data"
-    end.give(b"last words")
+    end.give([b"last words"])
     service.close()
     assert mask(app) == "201d"
     assert app.recv(100) == b"last words"
@@ -120,6 +120,31 @@ def test_closing_without_the_residue_is_the_end_of_the_stream(
     end.drop_residue()
     service.close()
     assert app.recv(100) == b""
+
+
+def test_of_much_data_the_end_waits_for_the_next_turn_and_is_a_residue_until_then(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    service, app = pair
+    data = random.Random(2).randbytes(BULK + 1)
+    app.send(data)
+    end = StreamEnd(service, keeps_residue=True)
+    first = end.take(1 << 20)
+    assert len(first) == BULK + 1 - REST
+    assert (end.residue, end.queued, end.has_more) == (0, REST, True)
+    assert first + end.take(1 << 20) == data
+    assert (end.residue, end.queued, end.has_more) == (1, 0, False)
+    app.send(data)
+    end.take(1 << 20)
+    service.close()
+    assert mask(app) == "201d"
+
+
+def test_what_is_given_in_pieces_is_one_stream(pair: tuple[socket.socket, socket.socket]) -> None:
+    service, app = pair
+    end = StreamEnd(service, keeps_residue=True)
+    assert end.give([b"one ", memoryview(b"and two ")[4:], b"three"]) == 13
+    assert app.recv(100) == b"one two three"
 
 
 def test_what_a_program_sends_arrives_whole_whatever_the_pieces(
@@ -174,7 +199,7 @@ def test_a_program_that_left_something_unread_is_told_from_one_that_did_not(
 ) -> None:
     service, app = pair
     end = StreamEnd(service, keeps_residue=True)
-    end.give(b"unread")
+    end.give([b"unread"])
     app.send(b"last words")
     app.close()
     assert end.take(100) == b"last words"
@@ -191,9 +216,9 @@ def test_a_reset_is_remembered_when_reading_hears_of_it_first(
 ) -> None:
     service, app = pair
     end = StreamEnd(service, keeps_residue=True)
-    end.give(b"unread")
+    end.give([b"unread"])
     app.close()
-    assert end.give(b"more") == -1
+    assert end.give([b"more"]) == -1
     assert end.is_reset
 
 
@@ -201,7 +226,7 @@ def test_a_full_program_takes_what_it_can(pair: tuple[socket.socket, socket.sock
     service, _ = pair
     end = StreamEnd(service, keeps_residue=True)
     taken = 0
-    while (step := end.give(bytes(1 << 20))) > 0:
+    while (step := end.give([bytes(1 << 20)])) > 0:
         taken += step
     assert step == 0
     assert 100_000 < taken < 1 << 20

@@ -57,7 +57,7 @@ class Relay:
     def __init__(self, tcp: TcpConnection, end: StreamEnd) -> None:
         self.tcp = tcp
         self.end = end
-        self.rxbuf: Buffer = b""
+        self.rxbuf: list[Buffer] = []
         self._txbuf: Buffer = b""
         self.failure = 0
         self.is_blocked = False
@@ -112,7 +112,7 @@ class Relay:
                     self.failure = tcp.take_error()
                     return
                 try:
-                    data = tcp.receive(CHUNK, now)
+                    data = tcp.receive_pieces(CHUNK, now)
                 except OSError as exc:
                     self.failure = exc.errno or 0
                     return
@@ -127,19 +127,26 @@ class Relay:
                     continue
                 self.rxbuf = data
             taken = end.give(self.rxbuf)
-            if taken == len(self.rxbuf):
-                self.rxbuf = b""
+            if taken == sum(map(len, self.rxbuf)):
+                self.rxbuf = []
             elif taken >= 0:
-                self.rxbuf = memoryview(self.rxbuf)[taken:]
+                self._keep_from(taken)
                 self.is_blocked = True
                 return
             elif end.is_hung_up:
                 return  # closed: the poller is about to say so, and this data was left unread
             else:  # shutdown(SHUT_RD): TCP goes on acknowledging what nobody wants
-                self.rxbuf = b""
+                self.rxbuf = []
                 self._is_unwanted = True
                 tcp.shutdown_read(now)
         self.has_more = True
+
+    def _keep_from(self, taken: int) -> None:
+        """The program has taken that many octets of `rxbuf`."""
+        pieces = self.rxbuf
+        while taken >= len(pieces[0]):
+            taken -= len(pieces.pop(0))
+        pieces[0] = memoryview(pieces[0])[taken:]
 
     def _up(self, now: float, *, program_finished: bool) -> bool:
         """From the program to the stack; the seed's `phyOnUnixData` and `pico_handleWrite`.

@@ -23,6 +23,8 @@ import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zttrio.header.frame import Buffer
 
 __all__ = ["StreamEnd", "keeps_residue_harmless", "make_pair"]
@@ -37,6 +39,8 @@ residue keeps its whole last kernel buffer charged: up to 66 304 octets, seen af
 Doubled by the kernel this number is above four times that.
 """
 DATAGRAM_BUFFER = 212_992  # Linux's default; room for one datagram of 65 507 octets at least
+BULK = 1 << 15  # octets at once from which on a program is taken to send more; arbitrary
+REST = 1 << 10  # octets left for the next turn then; arbitrary
 READ_LIMIT = 1 << 18  # octets taken from a program at once; what fits APP_SEND_BUFFER
 
 _COUNT = struct.Struct("=i")
@@ -120,6 +124,12 @@ class StreamEnd:
             data = self._consume(residue + min(fresh, room))
             self.residue = 0
             return data[residue:]
+        if fresh > BULK:
+            # More is coming, or will have come when we are back for the rest: that is a residue
+            # too, and what is taken need not be joined with it.
+            self.has_more = True
+            self.residue = 0
+            return self._consume(queued - REST)[residue:]
         head = self._consume(queued - 1)
         if len(head) < queued - 1:  # something unusual in the queue ended the read early
             self.has_more = True
@@ -162,10 +172,10 @@ class StreamEnd:
             self.residue = 0
             self._receive(1)
 
-    def give(self, data: Buffer) -> int:
-        """Hand *data* to the program and return how much it took; -1 if it wants no more."""
+    def give(self, pieces: Sequence[Buffer]) -> int:
+        """Hand *pieces* to the program and return how much it took; -1 if it wants no more."""
         try:
-            return self._socket.send(data, socket.MSG_NOSIGNAL)
+            return self._socket.sendmsg(pieces, (), socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return 0
         except ConnectionResetError:

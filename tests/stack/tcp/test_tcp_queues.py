@@ -135,6 +135,20 @@ def test_small_data_does_not_keep_the_frame_that_it_came_in() -> None:
     assert isinstance(queue._pieces[100], bytes)
 
 
+def test_pieces_are_what_was_received_and_no_copy_of_it() -> None:
+    queue = ReceiveQueue()
+    frames = [bytes([number]) * 2000 for number in range(3)]
+    for frame in frames:
+        queue.append(frame)
+    first, second = queue.take_pieces(3000)
+    assert first is frames[0]
+    assert isinstance(second, memoryview)
+    assert second.obj is frames[1]
+    assert queue.size == 3000
+    assert b"".join([first, second, *queue.take_pieces(10_000)]) == b"".join(frames)
+    assert (queue.size, queue.take_pieces(1)) == (0, [])
+
+
 def test_what_is_next_finds_room_although_nothing_else_does() -> None:
     queue = ReceiveQueue()
     for number in range(MAX_PIECES):

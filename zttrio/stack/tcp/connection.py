@@ -153,6 +153,19 @@ class TcpConnection(Timed):
             return data
         return None if self._receives_more() else b""
 
+    def receive_pieces(self, limit: int, now: float) -> list[Buffer] | None:
+        """As `receive`, without a copy: pieces for a vectored write; empty at the end.
+
+        Raises:
+            OSError: as `receive`.
+        """
+        queue = self.receive_queue
+        if queue is not None and queue.size:
+            pieces = queue.take_pieces(limit)
+            self._after_read(now)
+            return pieces
+        return None if self._receives_more() else []
+
     def receive_into(self, buffer: bytearray | memoryview, now: float) -> int | None:
         """As `receive`, into *buffer*; return the number of octets, None if there are none yet.
 

@@ -188,6 +188,11 @@ class ReceiveQueue:
             chunks.popleft()
             self.size -= len(first)
             return bytes(first)
+        return b"".join(self.take_pieces(limit))
+
+    def take_pieces(self, limit: int) -> list[Buffer]:
+        """What `take` would return, as it is kept: nothing is copied."""
+        chunks = self._chunks
         parts = []
         room = limit
         while chunks and room:
@@ -200,7 +205,7 @@ class ReceiveQueue:
             room -= len(first)
             parts.append(first)
         self.size -= limit - room
-        return b"".join(parts)
+        return parts
 
     def peek(self, limit: int) -> bytes:
         """What `take` would return, which stays."""
