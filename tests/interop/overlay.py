@@ -86,8 +86,13 @@ class Overlay:
     def real(self, network: str | None = None) -> Station:
         """A member that is the real core; wait for it with `Station.wait_ready`."""
         number = self._new_host()
-        home = self._folder / f"real{number}"
+        home = self._home(self._identities.pop())
         return self._station(number, "station_real.py", home, PORT, network or self.network)
+
+    def place(self) -> tuple[str, Path, str]:
+        """A namespace, a home, and the node address in it, for something else of ours."""
+        identity = self._identities.pop()
+        return self._namespace(self._new_host()), self._home(identity), str(identity)
 
     def let_in(self, *members: Station, network: str | None = None) -> list[str]:
         """Wait until members have started, authorise them, and return their IPv4 addresses."""
@@ -113,6 +118,13 @@ class Overlay:
             station.close()
         self.switch.close()
 
+    def restart(self, station: Station) -> Station:
+        """Start again what has been closed."""
+        self._stations.remove(station)
+        made = Station(station.namespace, *station.command)
+        self._stations.append(made)
+        return made
+
     def _home(self, identity: Identity) -> Path:
         home = self._folder / f"home-{identity}"
         home.mkdir()
@@ -124,11 +136,15 @@ class Overlay:
     def _new_host(self) -> int:
         return self._hosts[-1] + 1
 
-    def _station(self, host: int, script: str, home: Path, port: int, *arguments: str) -> Station:
+    def _namespace(self, host: int) -> str:
         namespace = self.switch.host(host, *self._hosts)
         for other in self._hosts:
             self.switch.route(other, host)
         self._hosts.append(host)
+        return namespace
+
+    def _station(self, host: int, script: str, home: Path, port: int, *arguments: str) -> Station:
+        namespace = self._namespace(host)
         libzt = self._libzt if script == "station_real.py" else ()
         station = Station(
             namespace,

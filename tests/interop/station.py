@@ -26,10 +26,14 @@ class Station:
         command: a Python script of this project, and its arguments.
 
     Attributes:
+        namespace: as given.
+        command: as given.
         ready: what it said when it was ready; see `wait_ready`.
     """
 
     def __init__(self, namespace: str, *command: str) -> None:
+        self.namespace = namespace
+        self.command = command
         self.ready: dict[str, Any] = {}
         self._serial = itertools.count(1)
         self._answers: dict[int, dict[str, Any]] = {}
