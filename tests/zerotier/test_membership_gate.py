@@ -641,6 +641,23 @@ def test_who_passes_the_gate_is_told_our_groups_once_a_minute() -> None:
     assert bench.now == start + 70
 
 
+@pytest.mark.parametrize(("window", "expected"), [(WINDOW, 2), (300_000, 6)])
+def test_a_silent_member_sees_our_credentials_only_when_it_might_forget_them(
+    window: int, expected: int
+) -> None:
+    bench = MemberBench()
+    bench.join(window=window)
+    bench.present(bench.peer)
+    sent = _arrive(bench)
+    for _ in range(100):
+        bench.timestamp += 1
+        sent += bench.configure(window=window)  # each with a new certificate
+        sent += [s for _, s in bench.pass_time(10)]
+        bench.peer.send(messages.NOP)
+    assert verbs(sent).count("NETWORK_CREDENTIALS") in (expected, expected + 1)
+    assert verbs(sent).count("MULTICAST_LIKE") > 30  # to it, and to the controller
+
+
 def test_who_passes_the_gate_is_told_our_addresses() -> None:
     bench = MemberBench()
     bench.join()

@@ -208,6 +208,7 @@ class Membership:
         self._data = b""
         self._accepted_at = -inf
         self._next_tick = now
+        self._show_again = _PUSH_AGAIN
         self._next_introduction = inf
         self._eager_until = now + _EAGER
         self._announced: dict[bytes, float] = {}
@@ -348,6 +349,7 @@ class Membership:
             ownerships=config.ownerships,
         )
         self.credentials = [] if own == CredentialsMessage() else own.emit()
+        self._show_again = min(_PUSH_AGAIN, config.window / 2000)  # half of it, in seconds
         self.members.set_window(config.timestamp, config.window)
         self.outbound.configure(config)
         self.inbound.configure(config)
@@ -500,8 +502,10 @@ class Membership:
         record.announced_at = now
         self.members.touch(record, now)
         self.node.trust(record.address, now + _TRUST)
-        if self.shared.config.push_always:
-            self.push_if_due(record, now)  # or it would not believe what follows
+        # It would not believe what follows without our credentials; but what it has seen once it
+        # believes for long, so that they are not needed every minute.
+        if self.shared.config.push_always and now - record.pushed_at >= self._show_again:
+            self._push(record, now)
         self._announce(record.address, self.own_groups, now)
 
     # our own groups
