@@ -195,6 +195,18 @@ class Member:
         start(work).join(2)
         return dict(done)
 
+    def do_fetch(self, host: str, port: int, path: str) -> dict[str, Any]:
+        """Ask a web server for *path*; the head of its answer, and the digest of the rest."""
+        received = bytearray()
+        buffer = buffer_of(CHUNK)
+        with self.connected(host, port) as sock:
+            sock.send_all(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            while count := sock.receive(buffer):
+                received += buffer.raw[:count]
+        head, _, body = bytes(received).partition(b"\r\n\r\n")
+        digest = hashlib.sha256(body).hexdigest()
+        return {"head": head.decode(), "size": len(body), "digest": digest}
+
     def do_udp(self, host: str, sizes: list[int]) -> dict[str, Any]:
         buffer = buffer_of(CHUNK)
         intact = 0
