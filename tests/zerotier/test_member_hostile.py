@@ -308,6 +308,24 @@ def test_who_brings_forged_pieces_is_not_listened_to_for_a_second() -> None:
     _check(bench)
 
 
+def test_fast_pieces_that_somebody_plays_back_are_not_passed_on_for_ever() -> None:
+    bench = MemberBench()
+    bench.join()
+    bench.present(bench.peer)
+    bench.now += 2
+    bench.present(bench.peer2)
+    controller = network_identity("controller")
+    for update_id in range(1, 301):
+        [piece] = cut(NETWORK_ID, b"old", update_id, controller, flags=1)
+        bench.say(bench.peer, messages.NETWORK_CONFIG, piece.emit())
+    assert bench.networks.counters.pieces_forwarded == 100
+    bench.now += 2
+    [piece] = cut(NETWORK_ID, bench.config(name="new").emit(), 999, controller, flags=1)
+    sent = bench.say(bench.controller, messages.NETWORK_CONFIG, piece.emit())
+    assert verbs(sent).count("NETWORK_CONFIG") == 2
+    _check(bench)
+
+
 def test_pieces_that_overlap_do_not_make_a_configuration() -> None:
     bench = MemberBench()
     membership = bench.join()

@@ -25,7 +25,7 @@ from .frames import (
     NetworkError,
     parse_network_id,
 )
-from .gate import Gate
+from .gate import Buckets, Gate
 from .intake import CredentialIntake
 from .kept import TIME, Kept, KeptMessages
 from .member_config import MemberConfig
@@ -68,6 +68,8 @@ _NOT_JOINED = "message_not_joined"
 _RETRY = WHOIS_RETRY  # (8.4)
 _HOUSEKEEPING = 30.0
 _KEYS = 16_384  # arbitrary
+_FORWARDS = 5.0  # arbitrary; pieces a second that are passed on...
+_FORWARD_BURST = 100  # ...on average, and at once: two configurations of the largest size
 _DISTRUST = 1.0  # arbitrary; how long nobody looks at pieces of who has brought a forged one
 
 
@@ -117,6 +119,8 @@ class Networks:
         )
         self._kept = KeptMessages(config.kept, config.kept_per_peer)
         self._complaints: Gate[tuple[int, bytes]] = Gate(config.complaint_interval, _KEYS)
+        # Old pieces can be played back, and every member passes them on to every other.
+        self._forwards: Buckets[int] = Buckets(_FORWARDS, _FORWARD_BURST, config.network_limit)
         self._forgers: dict[bytes, float] = {}
         self._retrying: Kept | None = None
         self._next_retry = inf
@@ -227,6 +231,7 @@ class Networks:
             self._complaints.expire(now)
             self._forgers = {a: t for a, t in self._forgers.items() if now - t < _DISTRUST}
             self._intake.expire(now)
+            self._forwards.expire(now)
 
     def sizes(self) -> dict[str, int]:
         """How full the tables are; each is bounded."""
@@ -476,7 +481,7 @@ class Networks:
             if sender != membership.controller and len(self._forgers) < _KEYS:
                 self._forgers[sender] = now
             return None, "piece_refused"
-        if piece.is_fast:
+        if piece.is_fast and self._forwards.take(piece.network_id, now):
             self.counters.pieces_forwarded += membership.tell_members(
                 messages.NETWORK_CONFIG,
                 piece.emit(),
