@@ -670,11 +670,16 @@ def test_who_passes_the_gate_is_told_our_addresses() -> None:
 def test_members_can_be_looked_at() -> None:
     bench = MemberBench()
     membership = bench.join()
-    bench.present(bench.peer)
+    membership.send(_to(bench), bench.now)
     [member] = membership.peers()
     assert (member.address, member.mac) == (bench.peer.address, bench.mac(bench.peer))
-    assert member.certificate_timestamp == bench.timestamp
+    assert member.certificate_timestamp is None
     assert not member.is_admitted
-    _arrive(bench)
+    bench.present(bench.peer)
     [member] = membership.peers()
+    assert member.certificate_timestamp == bench.timestamp
     assert member.is_admitted
+    bench.timestamp += WINDOW + 1
+    bench.configure()
+    [member] = membership.peers()
+    assert not member.is_admitted

@@ -112,7 +112,7 @@ class Member:
     Attributes:
         address: 5 octets.
         mac: on this network.
-        is_admitted: True if its frames are let in.
+        is_admitted: True if its frames are let in, as far as credentials go.
         certificate_timestamp: of its certificate of membership, or None.
     """
 
@@ -276,7 +276,7 @@ class Membership:
             Member(
                 record.address,
                 record.mac,
-                record.admitted_in == self.era,
+                self._is_member(record),
                 None if record.certificate is None else record.certificate.timestamp,
             )
             for record in self.members
