@@ -10,7 +10,6 @@ that everybody uses, offloads and all, and the user-space bridge still sees sing
 
 from __future__ import annotations
 
-import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -71,10 +70,3 @@ async def open_cable(
         ) as network:
             await network.wait_online()
             yield Cable(network, counts)
-
-
-def kernel_counters() -> dict[str, int]:
-    """Every counter of the namespace's kernel stack since the namespace was made."""
-    text = run("nstat", "--ignore", "--zeros", "--noupdate", "--json")
-    counters: dict[str, int] = json.loads(text)["kernel"]
-    return counters

@@ -14,6 +14,8 @@ import trio
 from zttrio import Config, Network
 from zttrio.wire import Tap
 
+from .verdict import unexplained
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
@@ -25,8 +27,11 @@ KERNEL6 = "fd00:99::2"
 
 
 @pytest.fixture
-def namespace() -> Iterator[None]:
-    """Run the test in a new network namespace: nothing in it leads out of this machine."""
+def namespace(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run the test in a new network namespace: nothing in it leads out of this machine.
+
+    Afterwards the kernel must have nothing to complain of that the test does not explain.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -37,6 +42,8 @@ def namespace() -> Iterator[None]:
         try:
             run("ip", "link", "set", "lo", "up")
             yield
+            # pytest-trio has wrapped the function itself.
+            assert not unexplained(getattr(request.module, request.node.originalname))
         finally:
             assert libc.setns(before, CLONE_NEWNET) == 0
     finally:

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from .conftest import KERNEL, KERNEL6, OURS, OURS6, open_tap_network, run
+from .verdict import explains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +152,7 @@ async def test_the_kernel_answers_our_ping(family: Family) -> None:
             assert 0 < await network.ping(family.kernels) < 5
 
 
+@explains("TcpOutRsts", "TcpAttemptFails")  # both sides refuse
 async def test_nobody_home_is_told_at_once(family: Family) -> None:
     """A closed port, the kernel's and ours, and what ICMP says of UDP."""
     async with open_tap_network() as network:

@@ -15,6 +15,7 @@ import trio
 from examples import echo_server
 
 from .conftest import KERNEL, OURS, inside, open_tap_network, run
+from .verdict import explains
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
@@ -53,6 +54,7 @@ async def test_the_kernel_s_clients_are_served(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+@explains("TcpOutRsts")
 async def test_a_kernel_server_is_reached() -> None:
     payload = random.Random(2).randbytes(3_000_000)
     async with open_tap_network() as network, trio.open_nursery() as nursery:
