@@ -232,3 +232,12 @@ def test_a_locked_home_is_free_again_when_its_owner_lets_go(home: Home) -> None:
     home.unlock()
     other.lock()
     other.unlock()
+
+
+def test_the_port_is_remembered_and_rubbish_is_none(home: Home) -> None:
+    assert home.load_port() == 0
+    home.save_port(23_456)
+    assert home.load_port() == 23_456
+    for rubbish in (b"", b"x", b"0", b"70000", b"-3"):
+        (home.folder / "node.port").write_bytes(rubbish)
+        assert home.load_port() == 0

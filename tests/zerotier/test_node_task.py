@@ -16,15 +16,17 @@ from zttrio.zerotier.events import IdentityCollision, UserMessageReceived, World
 from zttrio.zerotier.identity import Identity
 from zttrio.zerotier.world import MOON, PLANET, Root, World
 
-from .cable import Cable
+from .cable import Cable, CableSocket
 from .data import node_identities
 from .lab import WORLD_KEYS, is_valid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trio.testing import MockClock
 
+    from zttrio.wire.zerotier.sockets import SocketCounters
     from zttrio.zerotier.node import Node
 
 ROOT = "10.0.0.1/9993"
@@ -406,3 +408,39 @@ async def test_a_home_serves_one_node_at_a_time(tmp_path: Path, nursery: trio.Nu
         await two.run()
     await one.close()
     await nursery.start(two.run)
+
+
+async def test_a_node_keeps_its_random_port_while_that_is_free(tmp_path: Path) -> None:
+    asked: list[int] = []
+    taken: set[int] = set()
+
+    def open_sockets(
+        addresses: Sequence[bytes], port: int, counters: SocketCounters
+    ) -> list[CableSocket]:
+        del addresses, counters
+        asked.append(port)
+        if port in taken:
+            raise WireError("taken")
+        return [CableSocket(Cable(), Endpoint(bytes((10, 0, 1, 1)), port or 20_000 + len(asked)))]
+
+    async def start_once(port: int = 0) -> None:
+        task = NodeTask(
+            tmp_path,
+            identity=node_identities()[1],
+            port=port,
+            open_sockets=open_sockets,
+            check=is_valid,
+        )
+        await task.open()
+        await task.close()
+
+    await start_once()
+    await start_once()
+    assert asked == [0, 20_001]
+    taken.add(20_001)
+    await start_once()
+    await start_once()
+    assert asked[2:] == [20_001, 0, 20_004]
+    await start_once(9993)  # asked for, and nothing that anybody has to remember
+    await start_once()
+    assert asked[5:] == [9993, 20_004]

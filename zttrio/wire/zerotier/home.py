@@ -243,6 +243,24 @@ class Home:
     def _network_path(self, network_id: int, suffix: str = "conf") -> Path:
         return self.folder / "networks.d" / f"{network_id:016x}.{suffix}"
 
+    # the port
+
+    def load_port(self) -> int:
+        """The UDP port that was used last, 0 if that is not known."""
+        try:
+            port = int((self.folder / "node.port").read_bytes()[:8])
+        except (OSError, ValueError):
+            return 0
+        return port if 0 < port < 1 << 16 else 0
+
+    def save_port(self, port: int) -> None:
+        """Remember the UDP port for the next start.
+
+        Raises:
+            WireError: it cannot be written.
+        """
+        write_public(self.folder / "node.port", b"%d\n" % port)
+
     # peers
 
     def load_peers(self, now: float) -> list[CachedPeer]:

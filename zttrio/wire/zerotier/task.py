@@ -127,7 +127,8 @@ class NodeTask:
         worlds: a planet and moons to trust, stored in *home* beside or in place of those there
             (a newer revision that is there stays).  Without any planet the node knows no roots,
             and sends nothing until it is given some.
-        port: UDP port, 0 for a random one.
+        port: UDP port; 0 for the last one of *home*, if it is free, or a random one.  Peers go on
+            sending to the port that they know for a while.
         bind: packed addresses to use; empty for all.
         config: the node's numbers.
         relay: how to relay, for a root; one of the worlds has to list it.
@@ -220,7 +221,7 @@ class NodeTask:
             self._home.lock()
         identity = await self._find_identity()
         worlds, peers = await self._load()
-        self._sockets = list(self._open_sockets(self._bind, self._port, self.socket_counters))
+        self._sockets = await self._find_sockets()
         self._make_node(identity, worlds, peers)
         self._is_open = True
 
@@ -257,6 +258,20 @@ class NodeTask:
                 sock.close()
             if self._home is not None:
                 self._home.unlock()
+
+    async def _find_sockets(self) -> list[NodeSocket]:
+        before = 0
+        if self._home is not None and not self._port:
+            before = await trio.to_thread.run_sync(self._home.load_port)
+        sockets: Sequence[NodeSocket] = ()
+        if before:
+            with suppress(WireError):  # somebody else has it now
+                sockets = self._open_sockets(self._bind, before, self.socket_counters)
+        if not sockets:
+            sockets = self._open_sockets(self._bind, self._port, self.socket_counters)
+        if self._home is not None and not self._port and sockets and sockets[0].port != before:
+            self.write_later(partial(self._home.save_port, sockets[0].port))
+        return list(sockets)
 
     async def _find_identity(self) -> Identity:
         identity, home = self._identity, self._home
