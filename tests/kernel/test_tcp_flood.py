@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +28,12 @@ ON_LINK = f"{OURS.rsplit('.', 1)[0]}.0/24"
 
 @pytest.fixture
 def undisturbed() -> Iterator[None]:
-    """A third of a processor is needed, so other programs of this machine had better wait."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, 0, -10)
+    """A third of a processor is needed, so the other programs of this machine have to wait."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    with suppress(PermissionError):  # then it depends on the others
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     yield
-    os.setpriority(os.PRIO_PROCESS, 0, before)
+    os.sched_setscheduler(0, *before)
 
 
 def resident() -> int:
