@@ -8,6 +8,7 @@ it can be connected to, and both print one JSON object when done, with what thei
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import random
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from zttrio import Network
 
 CHUNK = 1 << 16  # octets for each call; arbitrary
+ATTEMPTS = 5  # where one frame in ten is lost, three questions for an address may be lost, too
 BLOCKS = 16  # different random chunks, which then come again
 NAMES = ("/proc/net/snmp", "/proc/net/netstat")
 Result = dict[str, Any]
@@ -98,7 +100,13 @@ def kernel_end(options: argparse.Namespace) -> Result:
             print(json.dumps({"ready": True}), flush=True)
             sock, _ = listener.accept()
     else:
-        sock = socket.create_connection((options.host, options.port))
+        for attempts in range(ATTEMPTS, 0, -1):
+            try:
+                sock = socket.create_connection((options.host, options.port))
+                break
+            except OSError as exc:
+                if attempts == 1 or exc.errno != errno.EHOSTUNREACH:
+                    raise
     with sock:
         if options.listen:
             sink = Sink()
@@ -137,7 +145,14 @@ async def stream_end(network: Network, options: argparse.Namespace) -> Result:
             while data := await stream.receive_some(CHUNK):
                 sink.take(data)
         return sink.result()
-    async with await network.open_tcp_stream(options.host, options.port) as stream:
+    for attempts in range(ATTEMPTS, 0, -1):
+        try:
+            stream = await network.open_tcp_stream(options.host, options.port)
+            break
+        except OSError as exc:
+            if attempts == 1 or exc.errno != errno.EHOSTUNREACH:
+                raise
+    async with stream:
         source = Source(options.seed, options.octets, options.seconds)
         for data in source:
             await stream.send_all(data)
