@@ -439,6 +439,8 @@ class Node:
         except HeaderError:
             outcome = "packet_malformed"
         setattr(counters, outcome, getattr(counters, outcome) + 1)
+        if verb == messages.OK and self._is_waiting and peer.address in self.topology.roots:
+            self._retry(now)  # the root may just have become a way to everybody else
 
     def _is_trusted(self, packet: bytes, remote: Endpoint) -> bool:
         """True if a packet in suite 2 comes from where the owner allows it (16)."""
@@ -481,5 +483,9 @@ class Node:
         self._arm_retry(now)
 
     def _arm_retry(self, now: float) -> None:
-        if self._next_retry == inf and (self._sender.is_waiting or len(self._whois)):
+        if self._next_retry == inf and self._is_waiting:
             self._next_retry = now + WHOIS_RETRY
+
+    @property
+    def _is_waiting(self) -> bool:
+        return self._sender.is_waiting or len(self._whois) > 0
