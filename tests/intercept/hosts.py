@@ -80,6 +80,10 @@ class Station(ABC):
     def is_listening(self, port: int) -> bool:
         """True if somebody accepts connections at *port* here."""
 
+    @abstractmethod
+    def has_datagram_socket(self, port: int) -> bool:
+        """True if somebody gets the datagrams for *port* here."""
+
     async def run(
         self, *argv: str | Path, stdin: bytes = b"", check: bool = True, within: float = 40
     ) -> str:
@@ -98,8 +102,10 @@ class Station(ABC):
             assert result.returncode == 0, f"{argv} ended with {result.returncode}:\n{output}"
         return output
 
-    async def start(self, *argv: str | Path, port: int | None = None) -> Program:
-        """Run a program in the background; with *port*, return when it listens there."""
+    async def start(
+        self, *argv: str | Path, port: int | None = None, datagram_port: int | None = None
+    ) -> Program:
+        """Run a program in the background; with a port, return when it is ready there."""
         log = self.folder / f"{Path(str(argv[0])).name}-{len(self.programs)}.log"
         with log.open("wb") as file:
             process = await self.nursery.start(
@@ -115,19 +121,17 @@ class Station(ABC):
             )
         program = Program(process, log)
         self.programs.append(program)
-        if port is not None:
-            await self.wait_listening(port, program)
-        return program
 
-    async def wait_listening(self, port: int, program: Program | None = None) -> None:
-        """Return when somebody accepts connections at *port* here."""
-
-        def is_listening() -> bool:
-            if program is not None and program.process.returncode is not None:
+        def is_ready() -> bool:
+            if process.returncode is not None:
                 pytest.fail(f"the program ended:\n{program.output()}")
-            return self.is_listening(port)
+            return (port is None or self.is_listening(port)) and (
+                datagram_port is None or self.has_datagram_socket(datagram_port)
+            )
 
-        await until(is_listening)
+        if port is not None or datagram_port is not None:
+            await until(is_ready)
+        return program
 
     async def stop(self) -> None:
         """End every program that was started."""
@@ -158,6 +162,11 @@ class Host(Station):
         """True if somebody accepts connections at *port* here."""
         listeners = self.network._driver.stack.tcp.listeners()
         return any(listener.local[1] == port for listener in listeners)
+
+    def has_datagram_socket(self, port: int) -> bool:
+        """True if somebody gets the datagrams for *port* here."""
+        endpoints = self.network._driver.stack.udp.endpoints()
+        return any(endpoint.local[1] == port for endpoint in endpoints)
 
 
 @attrs.define

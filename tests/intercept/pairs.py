@@ -36,6 +36,10 @@ class KernelHost(Station):
         """True if somebody accepts connections at *port* here."""
         return f":{port} " in run("ss", "-Htln").decode()
 
+    def has_datagram_socket(self, port: int) -> bool:
+        """True if somebody gets the datagrams for *port* here."""
+        return f":{port} " in run("ss", "-Huln").decode()
+
 
 @attrs.define
 class Pair:

@@ -105,13 +105,8 @@ async def test_socat_forks_and_runs_programs(server: Station, client: Station) -
 
 @needs("socat")
 async def test_socat_answers_datagrams(server: Station, client: Station) -> None:
-    # It has a TCP port only to tell that it is ready.
-    script = (
-        "socat UDP-RECVFROM:7001,fork EXEC:'tr a-z A-Z' & "
-        "while ! socat -u OPEN:/dev/null UDP-LISTEN:7001 2>&1 | grep -q 'in use'; do :; done; "
-        "exec socat TCP-LISTEN:7001 -"
-    )
-    await server.start("sh", "-c", script, port=7001)
+    command = ("socat", "UDP-RECVFROM:7001,fork", "EXEC:tr a-z A-Z")
+    await server.start(*command, datagram_port=7001)
     text = "datagram " * 100
     output = await client.run(
         "socat", "-t2", "-", f"UDP:{server.address}:7001", stdin=text.encode()
