@@ -220,14 +220,12 @@ class Membership:
 
     def send(self, frame: bytes, now: float) -> None:
         """Send a whole Ethernet frame of the local stack, with its 14 octets of header."""
-        counters = self.counters
-        counters.frames_out += 1
-        counters.count(self.outbound.send(frame, now))
+        self.counters.frames_out += 1
+        self.counters.count(self.outbound.send(frame, now))
 
     def send_burst(self, frames: Iterable[bytes], now: float) -> None:
         """Send frames of the local stack."""
-        for frame in frames:
-            self.send(frame, now)
+        self.outbound.send_burst(frames, now)
 
     def take_frames(self) -> list[bytes]:
         """Whole Ethernet frames for the local stack, in order."""

@@ -32,7 +32,7 @@ from .upkeep import Upkeep
 from .whois import Whois
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Network, IPv6Network
 
     from .config import RelayConfig
@@ -279,6 +279,20 @@ class Node:
         if len(payload) > MAX_PAYLOAD:
             raise ValueError(f"payload of {len(payload)} octets: at most {MAX_PAYLOAD}")
         self._sender.send(address, verb, payload, now, compress=compress, context=context)
+        self._arm_retry(now)
+
+    def send_burst(self, address: bytes, verb: int, payloads: Sequence[bytes], now: float) -> None:
+        """Send messages that nobody answers to one node, in order; otherwise as `send`.
+
+        Raises:
+            ValueError: as for `send`; then none has been sent.
+        """
+        if is_reserved(address) or address == self.address:
+            raise ValueError(f"node {address.hex()}: cannot be sent to")
+        longest = max(map(len, payloads), default=0)
+        if longest > MAX_PAYLOAD:
+            raise ValueError(f"payload of {longest} octets: at most {MAX_PAYLOAD}")
+        self._sender.send_burst(address, verb, payloads, now)
         self._arm_retry(now)
 
     def echo(self, address: bytes, payload: bytes, now: float, *, context: object) -> None:

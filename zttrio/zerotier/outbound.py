@@ -20,6 +20,8 @@ from .frames import (
 from .multicast import random_sample
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .member_record import MemberRecord
     from .membership import Membership
     from .netconf import NetworkConfig
@@ -127,6 +129,43 @@ class Outbound:
         else:
             self._node.send(record.address, messages.EXT_FRAME, self._ext_prefix + frame, now)
         return "out_unicast"
+
+    def send_burst(self, frames: Iterable[bytes], now: float) -> None:
+        """Send frames in order, those that follow one another to the same member together."""
+        run: list[bytes] = []
+        header = b""
+        for frame in frames:
+            if frame[:ETHERNET] != header:
+                if run:
+                    self._send_run(run, now)
+                    run = []
+                header = frame[:ETHERNET]
+            run.append(frame)
+        if run:
+            self._send_run(run, now)
+
+    def _send_run(self, frames: list[bytes], now: float) -> None:
+        """Send frames with one and the same header; quickly, if none needs to be looked at."""
+        membership = self._membership
+        first = frames[0]
+        record = membership.members.by_mac.get(first[:6])
+        if (
+            record is None
+            or membership.config is None
+            or not membership.policy.is_open
+            or first[6:12] != membership.mac
+            or len(first) < ETHERNET
+            or max(map(len, frames)) > _LONGEST
+        ):
+            for frame in frames:
+                membership.send(frame, now)
+            return
+        membership.push_if_due(record, now)
+        prefix = self._prefix
+        payloads = [prefix + frame[12:] for frame in frames]
+        self._node.send_burst(record.address, messages.FRAME, payloads, now)
+        self._counters.frames_out += len(frames)
+        self._counters.out_unicast += len(frames)
 
     def decide(self, destination: bytes, record: MemberRecord | None, frame: bytes) -> Decision:
         """What the rules say about a frame of ours to a node, or to zeros in a first pass."""
