@@ -40,6 +40,17 @@ def test_a_message_to_somebody_unknown_waits_for_the_roots_answer() -> None:
     bench.check_totals()
 
 
+def test_what_was_sent_before_the_root_has_answered_leaves_when_it_does() -> None:
+    bench = Bench()
+    friend = bench.puppet("10.1.0.1/1234")
+    bench.node.echo(friend.address, b"?", bench.now, context="mine")
+    assert bench.collect() == []
+    bench.now += 0.03
+    hello = next(s for s in bench.starting if s.remote == bench.root.endpoint)
+    [question] = bench.root.answer(hello)
+    assert (question.verb, question.payload) == (messages.WHOIS, friend.address)
+
+
 def test_the_question_is_repeated_every_half_second_for_five_seconds() -> None:
     bench = Bench()
     root, friend = bench.online(), bench.puppet("10.1.0.1/1234")
