@@ -15,6 +15,8 @@ from examples import echo_client, echo_server, http_client
 from tests.zerotier.data import node_identities
 from zttrio import AccessDenied, Network, NetworkNotFound, WireError
 from zttrio.wire import ZeroTier
+from zttrio.wire.shortcuts import COALESCE
+from zttrio.wire.zerotier.wire import STRIDE, _merge
 from zttrio.zerotier.endpoint import Endpoint
 
 from .zerotier_universe import ROOT, Universe
@@ -94,6 +96,9 @@ async def test_a_megabyte_arrives_intact_both_ways_and_uncut(universe: Universe)
         # Full segments fit one datagram each, so VL1 does not cut them.
         after = [net.status().counters.get("node_fragment_completed", 0) for net in (a, b)]
         assert after == before
+        if COALESCE:
+            counters = b.status().counters
+            assert counters["frames_in"] < counters["frames_received"] / 4
         nursery.cancel_scope.cancel()
 
 
@@ -291,6 +296,15 @@ async def test_nothing_is_sent_without_a_planet_of_the_owners_choice(tmp_path: P
         with pytest.raises(WireError, match="did not choose"):
             async with Network("8056c2e21c000001", home=home):
                 pytest.fail("which planet was that?")
+
+
+def test_what_cannot_be_merged_stays_as_it_is_and_in_order() -> None:
+    sizes = [60, STRIDE, 14, STRIDE + 1, 100, 9000, 200, 300, 400, 20]
+    frames = [bytes((number,)) * size for number, size in enumerate(sizes)]
+    assert list(map(bytes, _merge(frames))) == frames
+    assert _merge([]) == []
+    many = [bytes(100)] * 1000
+    assert list(map(bytes, _merge(many))) == many
 
 
 @pytest.mark.parametrize("text", ["", "8056c2e21c00000", "8056c2e21c00000g", "0" * 16, "host"])

@@ -18,6 +18,7 @@ from zttrio.abc import Wire
 from zttrio.errors import AccessDenied, HeaderError, JoinError, NetworkNotFound, WireError
 from zttrio.header.address import BROADCAST_MAC, packed
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
+from zttrio.header.offload import finish_checksum
 from zttrio.wire.heap import keep_freed_memory
 from zttrio.wire.shortcuts import COALESCE
 from zttrio.zerotier.derived import Group, arp_group
@@ -44,6 +45,8 @@ ETHERNET_HEADER = 14
 PACKET = 1394  # octets of the IP packet that fills one datagram (10.3)
 LONGEST = ETHERNET_HEADER + 9986  # what a FRAME can carry (5.1)
 SUPER_SEGMENT = 44 * (PACKET - 40)  # as many segments as one call of UDP_SEGMENT sends
+STRIDE = ETHERNET_HEADER + PACKET  # longer frames are no full segments of ours
+WORTH_MERGING = 3  # frames; measured
 _IPV4 = 4
 
 
@@ -229,7 +232,7 @@ class ZeroTier(Wire):
         for frame in frames:
             if frame.gso_size or frame.checksum == CHECKSUM_PARTIAL:
                 try:  # nothing unfinished may leave
-                    burst += map(bytes, kernels.split(frame, self.mtu))
+                    burst += _finished(frame, self.mtu)
                 except (HeaderError, ValueError):
                     counts.malformed += 1
             else:
@@ -312,13 +315,54 @@ class ZeroTier(Wire):
         counts = self._counts
         counts.frames_received += len(frames)
         counts.octets_received += sum(map(len, frames))
-        self._port.deliver(list(map(Frame, frames)))
+        if COALESCE and len(frames) >= WORTH_MERGING:
+            self._port.deliver(_merge(frames))
+        else:
+            self._port.deliver(list(map(Frame, frames)))
 
     def may_send(self) -> None:
         """The sockets have room; see `zttrio.wire.zerotier.shared.Member`."""
         if self._waits:
             self._waits = False
             self._port.send_ready()
+
+
+def _finished(frame: Frame, mtu: int) -> list[bytes]:
+    """The plain frames that *frame* stands for.
+
+    Raises:
+        HeaderError: it is not what it says.
+        ValueError: *mtu* has no room for payload.
+    """
+    if not frame.gso_size:
+        return [bytes(finish_checksum(frame))]
+    octets, size = kernels.cut(frame, mtu)
+    whole = bytes(octets)
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+def _merge(frames: list[bytes]) -> list[Frame]:
+    """*frames* in order, with TCP segments that belong together merged; see `kernels.merge`."""
+    merged: list[Frame] = []
+    run: list[bytes] = []
+    for frame in frames:
+        if len(frame) <= STRIDE and len(run) < kernels.MERGE_LIMIT:
+            run.append(frame)
+            continue
+        merged += _merge_run(run)
+        run = []
+        if len(frame) <= STRIDE:
+            run.append(frame)
+        else:
+            merged.append(Frame(frame))
+    return merged + _merge_run(run)
+
+
+def _merge_run(run: list[bytes]) -> list[Frame]:
+    if len(run) < WORTH_MERGING:
+        return list(map(Frame, run))
+    buffer = bytearray(b"".join([frame.ljust(STRIDE, b"\0") for frame in run]))
+    return kernels.merge(buffer, STRIDE, list(map(len, run)))
 
 
 def parse_network_id(network_id: str | int) -> int:
