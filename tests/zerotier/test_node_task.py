@@ -114,6 +114,24 @@ async def test_everything_is_closed_and_stored_when_a_task_is_cancelled(tmp_path
         nursery.cancel_scope.cancel()
 
 
+async def test_whom_the_networks_need_is_remembered_wherever_it_is(tmp_path: Path) -> None:
+    kept, other = (node_identities()[number].without_secret() for number in (5, 6))
+    async with trio.open_nursery() as nursery:
+        one = _leaf(Cable(), 1, tmp_path)
+        await nursery.start(one.run)
+        for identity in (kept, other):
+            one.node.add_peer(identity, (), trio.current_time())
+        one.node.keep_peers([kept.address])
+        nursery.cancel_scope.cancel()
+    [peer] = Home(tmp_path).load_peers(0.0)
+    assert (peer.identity, peer.endpoints) == (kept, ())
+    async with trio.open_nursery() as nursery:
+        one = _leaf(Cable(), 1, tmp_path)
+        await nursery.start(one.run)
+        assert one.node.find_identity(kept.address, trio.current_time()) == kept
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_home_keeps_identity_and_worlds_and_the_newest_revision_wins(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:

@@ -563,7 +563,8 @@ class NodeTask:
             self._tell_sockets()
 
     def _cached_peers(self) -> list[CachedPeer]:
-        roots = self.node.topology.roots
+        """Whom to remember: where somebody was found, and who the networks' controllers are."""
+        topology = self.node.topology
         return [
             CachedPeer(
                 peer.identity,
@@ -572,7 +573,7 @@ class NodeTask:
                 tuple(dict.fromkeys(path.remote for path in peer.paths.values())),
             )
             for peer in self.node.peers()
-            if peer.paths and peer.address not in roots
+            if (peer.paths or peer.address in topology.kept) and peer.address not in topology.roots
         ]
 
 
