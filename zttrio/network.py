@@ -7,7 +7,6 @@ import random
 import socket as kernel
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
-from importlib import import_module
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -31,7 +30,7 @@ from .stack.stack import Stack
 from .stack.tcp.state import TIME_WAIT
 from .status import ConnectionStatus, SocketStatus, Status
 from .tap import service
-from .wire import HostSegment
+from .wire.choice import choose_wire
 
 if TYPE_CHECKING:
     import subprocess
@@ -101,7 +100,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     ) -> None:
         self.config: Config = Config() if config is None else config
         self.name = name
-        self._wire = _choose_wire(network_id, wire, home, planet, token)
+        self._wire = choose_wire(network_id, wire, home, planet, token)
         self._requested = [ip_interface(text) for text in addresses]
         self._rng = random.SystemRandom() if rng is None else rng
         self._driver = Driver(self._wire, ring_size=self.config.ring_size, instruments=instruments)
@@ -624,37 +623,6 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             failure="" if wire.failure is None else str(wire.failure),
             peers=tuple(wire.peers()),
         )
-
-
-def _choose_wire(
-    network_id: str | None,
-    wire: Wire | None,
-    home: str | os.PathLike[str] | None,
-    planet: str | os.PathLike[str] | None,
-    token: str | None,
-) -> Wire:
-    if wire is not None:
-        if not (network_id is home is planet is token is None):
-            raise ValueError("network: takes a wire, or what names a ZeroTier network, not both")
-        return wire
-    if network_id is None:
-        network_id = os.environ.get("ZTTRIO_NETWORK") or None
-    if network_id is None:
-        if not (home is planet is token is None):
-            raise ValueError("network: home, planet and token need a network ID")
-        return HostSegment()
-    try:
-        zerotier = import_module("zttrio.wire.zerotier")
-    except ModuleNotFoundError as exc:
-        missing = (exc.name or "zttrio").partition(".")[0]
-        if missing == "zttrio":
-            raise
-        text = f"network {network_id}: {missing} is not installed: pip install 'zttrio[zerotier]'"
-        raise LocalError(text) from exc
-    if home is None:
-        home = os.environ.get("ZTTRIO_HOME") or None
-    made: Wire = zerotier.ZeroTier(network_id, home=home, planet=planet, token=token)
-    return made
 
 
 def _text(name: tuple[bytes | None, int]) -> str:

@@ -175,8 +175,11 @@ async def test_who_is_not_let_in_is_told_what_to_do_and_waits(folder: Path) -> N
                 done = await run(*shlex.split(command.replace("NODE", node)))
                 assert done.returncode == 0, done.stderr
                 await three.wait_for(r"online as 10\.99\.0\.\d+/24")
-            await three.interrupt()
-            await universe.interrupt()
+            three.process.terminate()
+            assert await three.process.wait() == 0
+            assert not (folder / "three" / "status.sock").exists()
+            universe.process.terminate()
+            assert await universe.process.wait() == 0
 
 
 async def test_a_universe_is_the_same_one_the_next_time(folder: Path) -> None:

@@ -65,6 +65,7 @@ async def run_join(namespace: argparse.Namespace) -> int:
         namespace.home = os.environ.get("ZTTRIO_HOME") or None
     net = network.open_network(namespace, namespace.network)
     async with net, trio.open_nursery() as nursery:
+        nursery.start_soon(network.end_when_terminated, nursery.cancel_scope)
         if namespace.home is not None:
             nursery.start_soon(serve_status, net, Path(namespace.home))
         nursery.start_soon(_serve_programs, net, namespace.network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     import argparse
     from ipaddress import IPv4Interface, IPv6Interface
 
-__all__ = ["add_options", "is_network_id", "open_network", "wait_online"]
+__all__ = [
+    "add_options",
+    "end_when_terminated",
+    "is_network_id",
+    "note",
+    "open_network",
+    "wait_online",
+]
 
 _ID_DIGITS = 16
 _PATIENCE = 0.5  # s between two looks at whether we are let in by now; arbitrary
@@ -115,6 +123,13 @@ async def wait_online(network: Network) -> tuple[IPv4Interface | IPv6Interface, 
                 has_said = True
                 note(f"{exc}; waiting until its administrator does")
             await trio.sleep(_PATIENCE)
+
+
+async def end_when_terminated(scope: trio.CancelScope) -> None:
+    """Cancel *scope* at SIGTERM, so that whatever stops a service lets it say goodbye."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
 
 
 def note(text: str) -> None:

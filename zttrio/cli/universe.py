@@ -25,6 +25,7 @@ from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.endpoint import LOOPBACK, Endpoint, scope_of
 from zttrio.zerotier.world import PLANET
 
+from .network import end_when_terminated
 from .root import prepare_home
 
 if TYPE_CHECKING:
@@ -152,10 +153,12 @@ async def run_universe(namespace: argparse.Namespace) -> None:
     if not await trio.Path(folder / "root" / "planet").exists():
         print(f"making a universe in {folder}: some seconds for its identities", flush=True)
     universe = await prepare(folder, endpoint)
-    async with open_background() as background:
-        service, network_id = await background.start(open_universe, universe)
-        print(describe(universe, str(service.task.node.identity), network_id), flush=True)
-        await trio.sleep_forever()
+    with trio.CancelScope() as scope:
+        async with open_background() as background:
+            background.start_soon(end_when_terminated, scope)
+            service, network_id = await background.start(open_universe, universe)
+            print(describe(universe, str(service.task.node.identity), network_id), flush=True)
+            await trio.sleep_forever()
 
 
 def describe(universe: Universe, address: str, network_id: str) -> str:
