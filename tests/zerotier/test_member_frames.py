@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,15 +144,73 @@ def test_a_full_datagram_carries_1394_octets_of_payload() -> None:
     assert len(frame.raw) == 1432
 
 
-def test_a_burst_is_the_same_as_its_frames() -> None:
-    bench, membership = _joined()
-    frames = [bench.mac(bench.peer) + bench.mac() + IPV4 + bytes((n,)) for n in range(3)]
-    membership.send_burst(frames, bench.now)
-    assert [s.payload[10:] for s in bench.sent() if s.verb == messages.FRAME] == [
-        b"\0",
-        b"\1",
-        b"\2",
-    ]
+def _frames_of_all_kinds(bench: MemberBench) -> list[bytes]:
+    noise = random.Random(5)
+    stranger = mac_of(b"\x01\x02\x03\x04\x05", NETWORK_ID)
+    targets = [bench.mac(bench.peer), bench.mac(bench.peer2), bench.mac(), FOREIGN, stranger]
+    targets += [b"\xff" * 6, mac_of(bytes(5), NETWORK_ID)]
+    frames = []
+    for _ in range(60):
+        target = noise.choice(targets)
+        source = noise.choice([bench.mac()] * 4 + [FOREIGN])
+        kind = noise.choice([IPV4, b"\x86\xdd"])
+        for _ in range(noise.randrange(1, 5)):
+            size = noise.choice([0, 40, 1394, 1395, 2800, 9986, 9987])
+            frames.append(target + source + kind + noise.randbytes(size))
+    return [*frames, b"short", b"", b"short"]
+
+
+@pytest.mark.parametrize("rules", [(Rule(ACCEPT),), NO_IPV4, ()], ids=["open", "some", "none"])
+def test_a_burst_is_the_same_as_its_frames(rules: tuple[Rule, ...]) -> None:
+    alone, together = _joined(rules=rules)[0], _joined(rules=rules)[0]
+    frames = _frames_of_all_kinds(alone)
+    outcomes = []
+    for bench in (alone, together):
+        membership = bench.networks.networks[NETWORK_ID]
+        if bench is alone:
+            for frame in frames:
+                membership.send(frame, bench.now)
+        else:
+            membership.send_burst(frames, bench.now)
+        sent = [(s.verb, s.remote, s.payload) for s in bench.sent()]
+        outcomes.append((sent, membership.take_frames(), bench.networks.counters.as_dict()))
+    assert outcomes[0] == outcomes[1]
+    assert bool(outcomes[0][0]) is bool(rules)
+
+
+def test_a_burst_before_there_is_a_configuration_is_dropped_and_counted() -> None:
+    bench = MemberBench()
+    membership = bench.networks.join(NETWORK_ID, bench.now)
+    membership.send_burst([bench.mac(bench.peer) + bench.mac() + IPV4] * 3, bench.now)
+    membership.send_burst([], bench.now)
+    assert bench.networks.counters.out_no_config == bench.networks.counters.frames_out == 3
+
+
+def test_a_burst_to_a_member_that_nobody_knows_yet_waits_for_its_identity() -> None:
+    bench = MemberBench(root="10.9.9.9/9993")
+    bench.online()
+    membership = bench.join(is_public=True)
+    stranger = bench.puppet("10.6.0.1/1")
+    frames = [bench.mac(stranger) + bench.mac() + IPV4 + bytes((n,)) for n in range(3)]
+    membership.send(frames[0], bench.now)
+    membership.send_burst(frames[1:], bench.now)
+    [question] = [s for s in bench.collect() if s.verb == messages.WHOIS]
+    bench.root.answer(question, data=stranger.identity.without_secret().emit())
+    stranger.endpoint = bench.root.endpoint
+    bench.pass_time(0.5)
+    assert bench.node.sizes()["waiting"] == 0
+    assert bench.networks.counters.out_unicast == 3
+    assert bench.node.counters.send_waiting_evicted == 0
+
+
+def test_a_burst_that_cannot_be_sent_is_refused_as_a_whole() -> None:
+    bench = MemberBench()
+    for address in (bench.node.address, bytes(5), b"\xff\1\2\3\4"):
+        with pytest.raises(ValueError, match="cannot be sent to"):
+            bench.node.send_burst(address, messages.FRAME, [b"x"], bench.now)
+    with pytest.raises(ValueError, match="9997"):
+        bench.node.send_burst(bench.peer.address, messages.FRAME, [b"", bytes(9997)], bench.now)
+    assert bench.sent() == []
 
 
 def test_rules_keep_frames_from_leaving() -> None:
@@ -561,3 +620,34 @@ def test_the_revocation_of_what_does_not_exist_changes_nothing() -> None:
     bench, membership = _joined()
     _revoke(bench, bench.timestamp, kind=77)
     assert _is_in(bench, membership)
+
+
+# bursts
+
+
+def test_a_burst_leaves_like_its_frames_one_by_one() -> None:
+    def sent_by(*, together: bool) -> tuple[list[tuple[str, bytes, bytes]], dict[str, int]]:
+        bench = MemberBench()
+        membership = bench.join()
+        mine, peer, peer2 = membership.mac, bench.mac(), bench.mac(bench.peer2)
+        group = bytes.fromhex("01005e000001")
+        frames = [
+            *(peer + mine + b"\x08\0%d" % number for number in range(3)),
+            peer + mine + b"\x86\xddanother type",
+            *(peer2 + mine + b"\x08\0%d" % number for number in range(3)),
+            group + mine + b"\x08\0to a group",
+            peer + bytes.fromhex("020000000001") + b"\x08\0not ours",
+            peer + mine + b"\x08\0" + bytes(2000),  # needs two datagrams
+            peer + mine + b"\x08\0last",
+            peer + mine + b"\x08\0" + bytes(10_000),  # too long
+            b"short",
+        ]
+        if together:
+            membership.send_burst(frames, bench.now)
+        else:
+            for frame in frames:
+                membership.send(frame, bench.now)
+        sent = [(messages.name(s.verb), s.to, s.payload) for s in bench.sent()]
+        return sent, membership.counters.as_dict()
+
+    assert sent_by(together=True) == sent_by(together=False)

@@ -89,6 +89,21 @@ def test_a_frame_of_full_mtu_arrives_whole() -> None:
     assert _talks(lab, one, two, text)
 
 
+def test_a_burst_of_small_and_full_frames_arrives_whole() -> None:
+    lab = NetworkLab()
+    one, two, _ = _trio(lab)
+    texts = [lab.random.randbytes(size) for size in (10, 2780, 1374, 1375, 2780, 1)]
+    head = two.mac + one.mac + IPV4
+    frames = [head + packet(one.ip, two.ip, text) for text in texts]
+    one.membership.send_burst(frames, lab.now)  # it goes by way of the waiting list...
+    one.host.flush()
+    lab.run(1)
+    one.membership.send_burst(frames, lab.now)  # ...and straight there
+    one.host.flush()
+    lab.run(1)
+    assert sorted(two.heard()) == sorted(texts * 2)
+
+
 def test_a_broadcast_reaches_everybody() -> None:
     lab = NetworkLab()
     one, two, three = _trio(lab)
