@@ -185,6 +185,65 @@ def test_super_segments_that_fill_an_eighth_of_the_buffer_wait_for_one_more_at_m
     assert [segment.ack for segment in t.take()] == [1 + n * 20 * MSS for n in (2, 3)]
 
 
+def test_a_burst_that_a_reader_waits_for_is_acknowledged_when_it_is_read() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    connection.wanted = RD
+    with t.burst():
+        for _ in range(10):
+            t.send(ACK, bytes(MSS))
+    t.expect_nothing()
+    assert connection.receive(100, t.now) == bytes(100)  # even if that is not all of it
+    t.flush()
+    t.expect(ACK, ack=1 + 10 * MSS)
+    assert connection.receive(1 << 20, t.now) == bytes(10 * MSS - 100)
+    t.flush()
+    t.expect_nothing()
+
+
+def test_a_reader_that_does_not_come_delays_one_ack_and_not_the_next() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    connection.wanted = RD
+    with t.burst():
+        for _ in range(2):
+            t.send(ACK, bytes(MSS))
+    t.expect_nothing()
+    t.at(t.now + connection.layer.config.delayed_ack)
+    t.expect(ACK, ack=1 + 2 * MSS)
+    [endpoint] = t.events.take()
+    endpoint.ready = 0
+    with t.burst():
+        for _ in range(2):
+            t.send(ACK, bytes(MSS))
+    t.expect(ACK, ack=1 + 4 * MSS)
+
+
+def test_half_a_buffer_is_acknowledged_even_if_its_reader_is_about_to_run() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    connection.rcv_buffer = 8 * MSS
+    connection.wanted = RD
+    with t.burst():
+        for _ in range(7):
+            t.send(ACK, bytes(MSS))
+    t.expect(ACK, ack=1 + 4 * MSS)
+    t.expect_nothing()
+
+
+def test_the_receive_buffer_grows_where_time_stands_still() -> None:
+    t = TcpTrace()
+    connection = _slow(t)
+    before = connection.rcv_buffer
+    for _ in range(3):
+        with t.burst():
+            for _ in range(before // MSS // 2):
+                t.send(ACK, bytes(MSS))
+        connection.receive(before, t.now)
+    t.take()
+    assert connection.rcv_buffer > before
+
+
 def test_quick_ack_never_delays() -> None:
     t = TcpTrace()
     _slow(t, options=TcpOptions(quick_ack=True))

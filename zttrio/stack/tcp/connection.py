@@ -234,6 +234,9 @@ class TcpConnection(Timed):
         """
         if self.is_fin_received or self.state not in (ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2):
             return
+        if self.ack_octets > self.rcv_mss:
+            self.send_ack(now)  # it has waited for this; see `finish_burst`
+            return
         gain = self.rcv_nxt + self.rcv_buffer - self.receive_queued - self.rcv_adv
         if gain >= min(self.rcv_buffer >> 1, 2 * self.rcv_mss) and (
             gain >= self.rcv_adv - self.rcv_nxt

@@ -214,6 +214,8 @@ class Receiver(Handshaker):
         elif self.ack_octets >= (
             2 * self.rcv_mss
             if self.quick_acks
+            else self.rcv_buffer >> 1
+            if self.ready & RD  # its reader is about to run; see `finish_burst`
             else max(ACK_STRETCH * self.rcv_mss, min(ACK_SUPERS * size, self.rcv_buffer >> 3))
         ):
             self.quick_acks = max(self.quick_acks - 1, 0)
@@ -229,8 +231,17 @@ class Receiver(Handshaker):
         elif self.ack_octets:
             # More than one full segment: RFC 9293 3.8.6.3, and Linux's reading of it, by which the
             # small tail of a message counts as a second segment.
-            if self.ack_octets > self.rcv_mss or self.options.quick_ack:
+            if self.options.quick_ack:
                 self.send_ack(now)
+            elif self.ack_octets > self.rcv_mss:
+                if self.quick_acks or not self.ready & RD:
+                    self.send_ack(now)
+                else:
+                    # A task waits for this, and will read it at once: then one ACK can say that
+                    # it has come and that there is room again.  If the task does not read, the
+                    # next burst finds nobody waiting, and the timer says it in any case.
+                    self.ack_at = min(self.ack_at, now + self.layer.config.delayed_ack)
+                    self.arm(self.ack_at)
             elif self.quick_acks and not self.is_interactive:
                 self.quick_acks -= 1
                 self.send_ack(now)
