@@ -157,7 +157,7 @@ class Broker:
         """True if the answer may take long, so that others must not wait for it."""
         if request.op == rpc.OP_CONNECT:
             return not request.flags & rpc.REQUEST_NONBLOCK
-        return request.op in (rpc.OP_RESOLVE, rpc.OP_NAMEINFO)
+        return request.op == rpc.OP_RESOLVE and self.policy.host_names
 
     async def perform(self, request: rpc.Request, client: str) -> Reply:
         """Do what a program asks for.

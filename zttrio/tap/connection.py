@@ -235,6 +235,7 @@ class Connection(ABC):
         """The stand-in has served: close it, and keep what can be asked about it."""
         if not self._is_over:
             self._is_over = True
+            self.house.news.pop(self, None)
             self.state = rpc.STATE_DEAD
             self._close_stand_in()
             self.house.depart(self)

@@ -155,6 +155,11 @@ class StreamConnection(Connection):
         self.error = error
         self.end()
 
+    def end(self) -> None:
+        """The stand-in has served; what only the relay needed goes with it."""
+        super().end()
+        self._relay = None
+
     def release(self) -> None:
         """Reset or give back whatever the stack has for us."""
         now = trio.current_time()
