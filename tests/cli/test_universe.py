@@ -199,6 +199,20 @@ async def test_a_universe_is_the_same_one_the_next_time(folder: Path) -> None:
     assert b"use another --folder" in other.stderr
 
 
+async def test_silence_is_explained(folder: Path) -> None:
+    port = str(free_port())
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            universe = await start(
+                nursery, *ZTTRIO, "universe", "--folder", str(folder), "--port", port
+            )
+            network_id = (await universe.wait_for(r"network ([0-9a-f]{16}), "))[1]
+            await universe.interrupt()
+            one = await start(nursery, *ZTTRIO, "join", network_id, "--home", str(folder / "one"))
+            await one.wait_for("still waiting: no root of the planet answers")
+            await one.interrupt()
+
+
 def test_joining_without_a_planet_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["join", "8056c2e21c000001"]) == 1
     assert "did not choose" in capsys.readouterr().err

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _ID_DIGITS = 16
+_SILENCE = 10.0  # s until the user is told that nobody has answered; arbitrary
 _PATIENCE = 0.5  # s between two looks at whether we are let in by now; arbitrary
 
 
@@ -114,15 +115,29 @@ async def wait_online(network: Network) -> tuple[IPv4Interface | IPv6Interface, 
         JoinError: the network does not exist, or wants something that nobody can do here.
         OSError: ENETDOWN, the wire died.
     """
-    has_said = False
+    said = ""
     while True:
+        news = ""
         try:
-            return await network.wait_online()
+            with trio.move_on_after(_SILENCE):
+                return await network.wait_online()
+            news = "still waiting: " + _missing(network)
         except AccessDenied as exc:
-            if not has_said:
-                has_said = True
-                note(f"{exc}; waiting until its administrator does")
+            news = f"{exc}; waiting until its administrator does"
             await trio.sleep(_PATIENCE)
+        if news != said:
+            said = news
+            note(news)
+
+
+def _missing(network: Network) -> str:
+    """What stands between *network* and an address."""
+    if not network.is_managed:
+        return "nobody has given us an address"
+    roots = [peer.split() for peer in network.status().peers if peer.endswith(" root")]
+    if all("relayed" in root for root in roots):
+        return "no root of the planet answers"
+    return "the network's controller does not answer, or has no address for us"
 
 
 async def end_when_terminated(scope: trio.CancelScope) -> None:
