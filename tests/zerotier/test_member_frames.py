@@ -626,10 +626,10 @@ def test_the_revocation_of_what_does_not_exist_changes_nothing() -> None:
 
 
 def test_a_burst_leaves_like_its_frames_one_by_one() -> None:
-    def sent_by(*, together: bool) -> tuple[list[tuple[str, bytes, bytes]], dict[str, int]]:
+    def sent_by(*, together: bool) -> tuple[list[Sent], dict[str, int]]:
         bench = MemberBench()
         membership = bench.join()
-        mine, peer, peer2 = membership.mac, bench.mac(), bench.mac(bench.peer2)
+        mine, peer, peer2 = (bench.mac(p) for p in (None, bench.peer, bench.peer2))
         group = bytes.fromhex("01005e000001")
         frames = [
             *(peer + mine + b"\x08\0%d" % number for number in range(3)),
@@ -647,7 +647,8 @@ def test_a_burst_leaves_like_its_frames_one_by_one() -> None:
         else:
             for frame in frames:
                 membership.send(frame, bench.now)
-        sent = [(messages.name(s.verb), s.to, s.payload) for s in bench.sent()]
-        return sent, membership.counters.as_dict()
+        return bench.collect(), membership.counters.as_dict()
 
-    assert sent_by(together=True) == sent_by(together=False)
+    one_by_one = sent_by(together=False)
+    assert one_by_one[1]["out_unicast"] == 9
+    assert sent_by(together=True) == one_by_one
