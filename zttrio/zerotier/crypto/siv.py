@@ -6,6 +6,7 @@ Making a context costs more than sealing a packet with it, so every peer keeps i
 from __future__ import annotations
 
 from hmac import compare_digest
+from struct import Struct
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR, ECB
 __all__ = ["GmacSiv"]
 
 _NONCE_TAIL = bytes(4)
+_HALVES = Struct("!QQ").unpack  # of a tag
 _COUNTER_MASK = ~(1 << 31)  # bit 7 of byte 12: a 32-bit counter can never carry out then
 
 
@@ -47,8 +49,8 @@ class GmacSiv:
             The 16 octets that stand for IV and tag, and the ciphertext.
         """
         tag = self._gmac.encrypt(iv + _NONCE_TAIL, b"", data + envelope)
-        folded = int.from_bytes(tag[:8], "big") ^ int.from_bytes(tag[8:], "big")
-        block = self._block_out.update(iv + folded.to_bytes(8, "big"))
+        high, low = _HALVES(tag)
+        block = self._block_out.update(iv + (high ^ low).to_bytes(8, "big"))
         counter = self._counter
         counter.reset_nonce(_counter_block(block))
         return block, counter.update(envelope)
@@ -60,8 +62,8 @@ class GmacSiv:
         envelope = counter.update(ciphertext)
         plain = self._block_in.update(block)
         tag = self._gmac.encrypt(plain[:8] + _NONCE_TAIL, b"", data + envelope)
-        folded = int.from_bytes(tag[:8], "big") ^ int.from_bytes(tag[8:], "big")
-        if compare_digest(folded.to_bytes(8, "big"), plain[8:]):
+        high, low = _HALVES(tag)
+        if compare_digest((high ^ low).to_bytes(8, "big"), plain[8:]):
             return envelope
         return None
 
