@@ -311,10 +311,28 @@ def test_an_ack_that_others_have_overtaken_still_brings_its_sack_blocks() -> Non
     assert connection.ts_recent == newest  # and it is not what we echo
 
 
+def test_data_that_a_repair_has_overtaken_is_taken() -> None:
+    # The second is lost, the third late, and the second again comes first: RFC 7323 5.3 alone
+    # would drop the third, which then looks lost, too, and so on.
+    t = TcpTrace()
+    connection = t.establish(timestamps=True, sack=True, rtt=0.1)
+    t.at(0.3)
+    t.send(ACK, b"a")
+    then = t.peer_clock()
+    t.at(0.35)
+    t.send(ACK, b"b", seq=2)
+    t.take()
+    newest = connection.ts_recent
+    t.send(ACK, b"c", seq=3, timestamp=(then, 0))
+    assert connection.receive(10, t.now) == b"abc"
+    assert t.counters.tcp_paws == 0
+    assert connection.ts_recent == newest
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"data": b"old"},
+        {"data": b"old", "timestamp": (-1001, 0)},
         {"flags": ACK | FIN},
         {"seq": 2},
         {"ack": 1449},

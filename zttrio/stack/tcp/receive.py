@@ -45,6 +45,7 @@ _STAMPED = struct.Struct("!IIHHHHIII")
 _STAMP_WORD = 0x0101080A
 _PREDICTED = 0xFFFF & ~PSH  # data offset and flags, of which only PSH may be or not be
 STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
+LATE = 1.0  # arbitrary: whoever sends 4 GiB in a second needs better than PAWS
 ACK_STRETCH = 8
 """Full segments of one burst that share an ACK, once the peer is up to speed.
 
@@ -190,12 +191,6 @@ class Receiver(Handshaker):
         if self.wanted & WR and self.is_writable:
             self.layer.events.raise_event(self, WR)
 
-    def grow_send_buffer(self) -> None:
-        """Twice the congestion window ought to fit, so that the program is never waited for."""
-        if not self.options.send_buffer:
-            limit = self.layer.config.send_buffer
-            self.send_buffer = max(self.send_buffer, min(2 * self.congestion.cwnd, limit))
-
     @property
     def is_writable(self) -> bool:
         """True if `send` would take a worthwhile amount, or raise at once; see `connection`."""
@@ -319,7 +314,7 @@ class Receiver(Handshaker):
         if stamp is None:
             self.layer.counters.tcp_no_timestamp += 1
             return False  # RFC 7323 3.2: not from a peer that has agreed to send them
-        if self._is_stale(stamp[0], now) and (size or not self._is_late_ack(header, stamp[0])):
+        if self._is_stale(stamp[0], now) and not self._is_late(header, size, stamp[0]):
             self.layer.counters.tcp_paws += 1
             self.send_challenge(now)
             return False
@@ -328,19 +323,22 @@ class Receiver(Handshaker):
     def _is_stale(self, stamp: int, now: float) -> bool:
         return is_newer(self.ts_recent, stamp) and now - self.ts_recent_at <= STAMP_LIFETIME
 
-    def _is_late_ack(self, header: TcpHeader, stamp: int) -> bool:
-        """True for an ACK that others may have overtaken on the way, and that says nothing else.
+    def _is_late(self, header: TcpHeader, size: int, stamp: int) -> bool:
+        """True for a segment that others have overtaken on the way.
 
-        Linux spares these from PAWS, too: there is no data in them that could be from an earlier
-        lap of the numbers, and their SACK blocks matter.
+        RFC 7323 5.3 drops data of which a later repetition of what was missing has arrived first.
+        On a path that reorders that makes a loss of every late segment behind a repair, and so the
+        next repair.  But what is only a moment old is not from an earlier lap of the numbers.
+        Bare ACKs that say nothing new Linux spares, too: their SACK blocks matter.
         """
-        return (
+        # In what is probably milliseconds: as late as a packet may be that is not lost.
+        if (self.ts_recent - stamp) & MASK > min(self.rtt.rto, LATE) * 1000:
+            return False
+        return size > 0 or (
             header.flags & ~PSH == ACK
             and header.seq == self.rcv_nxt & MASK
             and header.ack == self.snd_una & MASK
             and header.window << self.snd_scale == self.snd_wnd
-            # In what is probably milliseconds: as late as a packet may be that is not lost.
-            and (self.ts_recent - stamp) & MASK <= self.rtt.rto * 1000
         )
 
     def _note_stamp(self, header: TcpHeader, seq: int, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Segment sizes that change while a connection lives: path MTU reports, black holes, probes.
+"""Sizes that change while a connection lives: of segments (path MTU) and of the send buffer.
 
 The search itself is `mtu`'s; here it meets the connection that it is for.
 """
@@ -62,6 +62,12 @@ class Sizer(Sender):
         if board.lost:
             self.must_resend = True
             self.mark_dirty()
+
+    def grow_send_buffer(self) -> None:
+        """Twice the congestion window ought to fit, so that the program is never waited for."""
+        if not self.options.send_buffer:
+            limit = self.layer.config.send_buffer
+            self.send_buffer = max(self.send_buffer, min(2 * self.congestion.cwnd, limit))
 
     def suspect_black_hole(self, now: float) -> None:
         """A timeout: if it is not the first, it may be large segments that vanish."""
