@@ -241,7 +241,7 @@ def test_members_of_a_deleted_network_lose_it_and_each_other(lab: ControllerLab)
     lab._changed()
     lab.run(1)
     one.say(two, b"still?")
-    _settled(lab, one, NetworkStatus.NOT_FOUND, 61)
+    _settled(lab, one, NetworkStatus.NOT_FOUND, 66)  # a minute, and a tick
     assert two.heard() == []
 
 
