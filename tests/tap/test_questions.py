@@ -41,6 +41,7 @@ async def test_a_library_of_another_version_is_refused(tap: Tap, client: Client)
     [
         (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_UDP, errno.EPROTONOSUPPORT),
         (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_TCP, errno.EPROTONOSUPPORT),
+        (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP, errno.EPROTONOSUPPORT),
         (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP, errno.EPERM),
         (socket.AF_INET, socket.SOCK_SEQPACKET, 0, errno.ESOCKTNOSUPPORT),
         (socket.AF_UNIX, socket.SOCK_STREAM, 0, errno.EAFNOSUPPORT),
