@@ -14,12 +14,11 @@ from trio.testing import MockClock
 from examples import echo_client, echo_server, http_client
 from tests.zerotier.data import node_identities
 from zttrio import AccessDenied, Network, NetworkNotFound, WireError
-from zttrio.wire import ZeroTier
 from zttrio.wire.shortcuts import COALESCE
 from zttrio.wire.zerotier.wire import STRIDE, _merge
 from zttrio.zerotier.endpoint import Endpoint
 
-from .zerotier_universe import ROOT, Universe
+from .zerotier_universe import ROOT, Universe, on_node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -106,7 +105,7 @@ async def test_who_is_not_let_in_learns_which_node_to_authorise(
     clock: MockClock, universe: Universe
 ) -> None:
     network_id = universe.network()
-    wire = ZeroTier(network_id, node=universe.node(1))
+    wire = on_node(network_id, universe.node(1))
     async with Network(wire=wire) as net:
         with pytest.raises(AccessDenied) as caught:
             await net.wait_online()
@@ -126,14 +125,14 @@ async def test_a_network_that_its_controller_does_not_know_is_not_found(
     universe: Universe,
 ) -> None:
     network_id = universe.network() ^ 0xFFFF
-    async with Network(wire=ZeroTier(network_id, node=universe.node(1))) as net:
+    async with Network(wire=on_node(network_id, universe.node(1))) as net:
         with pytest.raises(NetworkNotFound, match=f"{network_id:016x}"):
             await net.wait_online()
 
 
 async def test_a_token_lets_in_without_the_administrator(universe: Universe) -> None:
     network_id = universe.network(authTokens={"secret": 0})
-    wire = ZeroTier(network_id, node=universe.node(1), token="secret")
+    wire = on_node(network_id, universe.node(1), token="secret")
     async with Network(wire=wire) as net:
         await net.wait_online()
 
@@ -224,13 +223,13 @@ async def test_a_restart_keeps_the_identity_and_needs_no_controller(
     network_id = universe.network(name="kept")
     universe.authorize(network_id, 1)
     node = universe.node(1, tmp_path)
-    async with Network(wire=ZeroTier(network_id, home=tmp_path, node=node)) as net:
+    async with Network(wire=on_node(network_id, node, home=tmp_path)) as net:
         before = await net.wait_online()
     stored = tmp_path / "networks.d" / f"{network_id:016x}.conf"
     assert b"n=kept" in stored.read_bytes()
     universe.cable.cut.add(universe.cable.sockets[Endpoint.parse(ROOT)].endpoint)
     node = universe.node(1, tmp_path)
-    async with Network(wire=ZeroTier(network_id, home=tmp_path, node=node)) as net:
+    async with Network(wire=on_node(network_id, node, home=tmp_path)) as net:
         with trio.fail_after(1):
             after = await net.wait_online()
         assert [i for i in after if i.version == 4] == [i for i in before if i.version == 4]
@@ -246,15 +245,15 @@ async def test_networks_of_one_home_are_one_node_and_any_of_them_may_go_first(
         universe.authorize(network_id, 2)
     hosts = []
     for network_id in ids:
-        net = await nursery.start(_stay, Network(wire=ZeroTier(network_id, node=peer)))
+        net = await nursery.start(_stay, Network(wire=on_node(network_id, peer)))
         hosts.append(str((await net.wait_online())[0].ip))
     await nursery.start(net.serve_tcp, echo, 7)
 
     may_leave = trio.Event()
-    one = await nursery.start(_stay, Network(wire=ZeroTier(ids[0], node=node)), may_leave)
+    one = await nursery.start(_stay, Network(wire=on_node(ids[0], node)), may_leave)
     await one.wait_online()
     assert await one.ping(hosts[0]) < 5
-    async with Network(wire=ZeroTier(ids[1], node=node)) as two:
+    async with Network(wire=on_node(ids[1], node)) as two:
         await two.wait_online()
         assert node.users == 2
         stream = await two.open_tcp_stream(hosts[1], 7)
@@ -283,9 +282,9 @@ async def _stay(
 async def test_a_node_is_on_a_network_once(universe: Universe) -> None:
     network_id = universe.network()
     node = universe.node(1)
-    async with Network(wire=ZeroTier(network_id, node=node)) as net:
+    async with Network(wire=on_node(network_id, node)) as net:
         with pytest.raises(WireError, match="is on it already"):
-            async with Network(wire=ZeroTier(network_id, node=node)):
+            async with Network(wire=on_node(network_id, node)):
                 pytest.fail("it has joined twice")
         assert node.users == 1
         assert net.status().wire == f"zerotier {network_id:016x}"
@@ -355,7 +354,7 @@ async def test_datagrams_that_the_kernel_does_not_take_hold_the_stack_back(
 
 async def test_a_status_says_who_we_are_and_how_others_are_reached(universe: Universe) -> None:
     network_id = universe.network()
-    wire = ZeroTier(network_id, node=universe.node(1))
+    wire = on_node(network_id, universe.node(1))
     async with Network(wire=wire) as net:
         with pytest.raises(AccessDenied):
             await net.wait_online()

@@ -131,4 +131,11 @@ class Universe:
     def wire(self, network_id: int, number: int, **options: Any) -> ZeroTier:
         """A member that is let in."""
         self.authorize(network_id, number)
-        return ZeroTier(network_id, node=self.node(number), **options)
+        return on_node(network_id, self.node(number), **options)
+
+
+def on_node(network_id: int, node: SharedNode, **options: Any) -> ZeroTier:
+    """A wire on *node*."""
+    wire = ZeroTier(network_id, **options)
+    wire._given = node
+    return wire

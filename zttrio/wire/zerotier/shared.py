@@ -71,7 +71,7 @@ class SharedNode:
     def __init__(self, make_task: MakeTask) -> None:
         self.task: NodeTask
         self.networks: Networks
-        self.users = 0
+        self.users: int = 0
         """Wires that have entered and not left."""
         self._make_task = make_task
         self._members: dict[int, tuple[Member, Membership]] = {}

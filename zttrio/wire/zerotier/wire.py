@@ -84,7 +84,6 @@ class ZeroTier(Wire):
         port: UDP port, 0 for a random one.
         bind: addresses to use; empty for all, or for loopback only, if the planet's roots are
             nowhere else.
-        node: the node to use instead of the one of *home*; for tests.
 
     Raises:
         ValueError: *network_id* or one of *bind* is none.
@@ -109,13 +108,12 @@ class ZeroTier(Wire):
         allow_dns: bool | None = None,
         port: int = 0,
         bind: Iterable[str] = (),
-        node: SharedNode | None = None,
     ) -> None:
         self.network_id: int = parse_network_id(network_id)
         self.name: str = f"zerotier {self.network_id:016x}"
         self.mac: bytes = bytes(6)
         self.mtu: int = MTU
-        self.home = None if home is None else Path(home)
+        self.home: Path | None = None if home is None else Path(home)
         self._planet = planet
         self._wanted_planet: World | None = None
         self._token = token
@@ -127,7 +125,7 @@ class ZeroTier(Wire):
         }
         self._udp_port = port
         self._bind = [packed(text) for text in bind]
-        self._given = node
+        self._given: SharedNode | None = None  # tests have nodes of their own
         self._choices = Choices()
         self._counts = _Counters()
         self._was_used = False
