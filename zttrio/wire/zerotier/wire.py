@@ -59,7 +59,6 @@ class _Counters:
     blocked: int = 0
     not_running: int = 0
     malformed: int = 0
-    too_long: int = 0
 
 
 class ZeroTier(Wire):
