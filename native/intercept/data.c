@@ -59,19 +59,20 @@ static bool is_unconnected(int fd) {
 
 /*
  * After a read on a stream: the pair says ECONNRESET for whatever ended the connection, the service
- * knows if it was something else, and if SO_ERROR has told it already.
+ * knows if it was something else, and if SO_ERROR has told it already.  EPIPE is a reset behind the
+ * peer's end of the stream, and a reader has got all there is.
  */
 static ssize_t after_receive(int fd, ssize_t result) {
     if (result == 0 && zt_has_feature(ZT_FEATURE_ASK_END)) {
         int error = ask_error(fd);
-        return error > 0 ? fail(error) : 0;
+        return error > 0 && error != EPIPE ? fail(error) : 0;
     }
     if (result >= 0) {
         if (UNLIKELY(is_opening(fd)))
             zt_set_kind(fd, KIND_NATIVE);
     } else if (errno == ECONNRESET) {
         int error = ask_error(fd);
-        if (error == 0 || error == EPIPE) /* EPIPE: a reset behind the peer's end of the stream */
+        if (error == 0 || error == EPIPE)
             return 0;
         errno = error > 0 ? error : ECONNRESET;
     }

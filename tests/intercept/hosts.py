@@ -228,4 +228,4 @@ class Segment:
                 task_status.started(host)
                 await trio.sleep_forever()
             finally:
-                await host.stop()
+                await host.stop()  # noqa: ASYNC102 - it is shielded, with a deadline
