@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zttrio.config import Config
-from zttrio.header.tcp import ACK, FIN
+from zttrio.header.tcp import ACK, FIN, PSH
 from zttrio.stack.tcp.options import TcpOptions
 from zttrio.stack.tcp.state import CLOSED, ESTABLISHED
 from zttrio.stack.tcp.tcb import LOSS, OPEN, RECOVERY
@@ -656,6 +656,49 @@ def test_a_timestamp_from_before_the_repair_undoes_it() -> None:
     t.send(ACK, ack=1 + 5 * mss, timestamp=(t.peer_clock(), original))
     assert connection.loss_state == OPEN
     assert connection.congestion.cwnd >= before
+    assert t.counters.tcp_undone == 1
+
+
+def test_where_segments_overtake_a_repair_is_as_old_as_what_it_may_overtake() -> None:
+    # Or most peers' PAWS would make losses of those, see `Sender.repair_lag`.
+    t = TcpTrace()
+    connection = _flight(t, 10, timestamps=True)
+    connection.is_reordering = True
+    mss = connection.mss
+    t.at(t.now + RTT)
+    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
+    t.at(t.now + RTT / 4)
+    repair = t.expect(ACK, seq=1, size=mss, at=t.now)
+    assert repair.header.timestamp is not None
+    stamp = repair.header.timestamp[0]
+    assert stamp == connection.timestamp(t.now - RTT / 4)
+    # The repair arrives: its echo is a round trip's, and no sign that it was needless.
+    t.at(t.now + RTT)
+    t.send(ACK, ack=1 + 10 * mss, timestamp=(t.peer_clock(), stamp))
+    assert connection.loss_state == OPEN
+    assert t.counters.tcp_undone == 0
+    assert connection.rtt.latest == pytest.approx(RTT)
+    # The next new segment has the time of its own.
+    connection.send(b"more", t.now)
+    t.flush()
+    new = t.expect(ACK | PSH, b"more")
+    assert new.header.timestamp is not None
+    assert new.header.timestamp[0] == connection.timestamp(t.now)
+
+
+def test_the_original_undoes_such_a_repair_all_the_same() -> None:
+    t = TcpTrace()
+    connection = _flight(t, 10, timestamps=True)
+    connection.is_reordering = True
+    original = t._caller(t.peer_port).echo
+    mss = connection.mss
+    t.at(t.now + RTT)
+    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
+    t.at(t.now + RTT / 4)
+    t.expect(ACK, seq=1, size=mss)
+    t.at(t.now + 0.01)
+    t.send(ACK, ack=1 + 5 * mss, timestamp=(t.peer_clock(), original))
+    assert connection.loss_state == OPEN
     assert t.counters.tcp_undone == 1
 
 

@@ -90,6 +90,7 @@ class Emitter(Tcb):
         now: float,
         gso_size: int = 0,
         ecn: int = 0,
+        lag: float = 0.0,
     ) -> None:
         """Send one segment (or super-segment) with everything we have to say on it.
 
@@ -100,10 +101,11 @@ class Emitter(Tcb):
             now: the time.
             gso_size: not 0 for a super-segment.
             ecn: the two ECN bits of the packet.
+            lag: seconds by which its timestamp is old; see `Sender.repair_lag`.
         """
         queue = self.receive_queue
         if queue is not None and self.sack_ok and (queue.ahead or queue.duplicate is not None):
-            self._emit_with_sack(seq, flags, payload, now, gso_size, ecn)
+            self._emit_with_sack(seq, flags, payload, now, gso_size, ecn, lag)
             return
         window = self.receive_window()
         if self.ecn_echo:
@@ -115,7 +117,7 @@ class Emitter(Tcb):
         remote, dst_port = self.remote
         if self.ts_ok:
             words = 0x8000 | flags
-            stamp = (int(now * 1000) + self.ts_offset) & MASK
+            stamp = (int((now - lag) * 1000) + self.ts_offset) & MASK
             echo = self.ts_recent
             length = len(payload) + 32
         else:
@@ -258,7 +260,7 @@ class Emitter(Tcb):
         self.ack_at = inf
 
     def _emit_with_sack(
-        self, seq: int, flags: int, payload: Buffer, now: float, gso_size: int, ecn: int
+        self, seq: int, flags: int, payload: Buffer, now: float, gso_size: int, ecn: int, lag: float
     ) -> None:
         """`emit`, with as many SACK blocks as there is room for."""
         room = 40 - (STAMP_SIZE if self.ts_ok else 0)
@@ -279,7 +281,7 @@ class Emitter(Tcb):
             flags | ECE if self.ecn_echo else flags,
             self.receive_window(),
             sack_blocks=blocks,
-            timestamp=(self.timestamp(now), self.ts_recent) if self.ts_ok else None,
+            timestamp=(self.timestamp(now - lag), self.ts_recent) if self.ts_ok else None,
         )
         self.last_ack_sent = self.rcv_nxt
         self.ack_octets = 0

@@ -130,7 +130,7 @@ class Recoverer(Rack):
 
     def _after(self, echo: int, now: float) -> float:
         """Nor does an ACK echo a timestamp older than what it acknowledges."""
-        return self._echoed_time(echo, now) + 0.001
+        return self._echoed_time(echo, now) + 0.001 + self.repair_lag()
 
     def _echoed_time(self, echo: int, now: float) -> float:
         """When the segment went out whose timestamp comes back, rounded down to a millisecond."""

@@ -189,10 +189,11 @@ class Sender(Emitter):
         self.must_resend = False
         self.resent += size
         self.undo_octets += size
+        lag = self.repair_lag()
         if self.repair_at < 0:
-            self.repair_at = now
+            self.repair_at = now - lag
         self.layer.counters.tcp_retransmits += 1
-        self.emit(start, flags, payload, now, mss if len(payload) > mss else 0)
+        self.emit(start, flags, payload, now, mss if len(payload) > mss else 0, lag=lag)
         board.resend(piece, size, mss, now)
         if start == self.snd_una:
             # What the timer runs for has just been sent: as Linux, and RFC 6298 5.1 in spirit.
@@ -200,6 +201,18 @@ class Sender(Emitter):
             self.arm(self.rto_at)
         if self.loss_state == RECOVERY:
             self.prr_out += size
+
+    def repair_lag(self) -> float:
+        """How much older than now the timestamp is that a repair carries, in seconds.
+
+        On a path that reorders, a repair overtakes segments that went out just before it.  Most
+        peers would drop them when they come, because the repair's timestamp is newer (RFC 7323
+        5.3), and each of these losses needs a repair again.  So it carries the time when the last
+        of those went out that it should not overtake.  What came before the hole is older still.
+        """
+        if self.is_reordering and self.loss_state == RECOVERY and self.rtt.min_rtt < inf:
+            return self.rtt.min_rtt / 4
+        return 0.0
 
     def _note_usage(self, is_limited: bool) -> None:
         """Remember whether the congestion window was in full use (RFC 7661, after Linux)."""

@@ -171,7 +171,7 @@ class Tcb(Endpoint):
     undo_octets: int = 0
     """Octets that it sent again and that no D-SACK has called needless yet."""
     repair_at: float = -1.0
-    """When it sent something again first, -1 before that."""
+    """The time that the first repetition carried as its timestamp, -1 before that."""
     progress_at: float = 0.0
     """When the oldest octet in flight or waiting began to be so (RFC 5482)."""
 
