@@ -1,50 +1,20 @@
-"""Losses: how they are noticed, repaired, paced, and taken back when there were none."""
+"""Losses: how they are noticed, repaired and paced; `test_tcp_undo` takes them back."""
 
 from __future__ import annotations
 
 import errno
 import itertools
-from typing import TYPE_CHECKING
 
 import pytest
 
 from zttrio.config import Config
-from zttrio.header.tcp import ACK, FIN, PSH
+from zttrio.header.tcp import ACK, FIN
 from zttrio.stack.tcp.options import TcpOptions
 from zttrio.stack.tcp.state import CLOSED, ESTABLISHED
 from zttrio.stack.tcp.tcb import LOSS, OPEN, RECOVERY
 from zttrio.testing.trace import TcpTrace
 
-if TYPE_CHECKING:
-    from zttrio.stack.tcp.connection import TcpConnection
-
-MSS = 1460
-RTT = 0.1
-
-
-def at(number: int) -> int:
-    """Sequence number of the first octet of segment *number*."""
-    return 1 + number * MSS
-
-
-def _flight(
-    t: TcpTrace, count: int, *, sack: bool = True, timestamps: bool = False, more: int = 0
-) -> TcpConnection:
-    """A connection with *count* segments in flight, sent now, and *more* octets to send.
-
-    It has repaired a loss before, which matters for the first one only.
-    """
-    connection = t.establish(sack=sack, timestamps=timestamps, rtt=RTT, window_scale=7)
-    connection.recover = connection.iss
-    t.send(ACK)  # the window of a SYN is not scaled: from here on it does not change
-    mss = connection.mss
-    connection.congestion.cwnd = count * mss
-    connection.send(bytes(count * mss + more), t.now)
-    t.flush()
-    assert [len(segment.data) for segment in t.take()] == [mss] * count
-    t.expect_nothing()
-    return connection
-
+from .tcp_flight import MSS, RTT, at, flight
 
 # the retransmission timer
 
@@ -97,7 +67,7 @@ def test_data_that_nobody_acknowledges_ends_the_connection() -> None:
 
 def test_an_ack_starts_the_timer_again() -> None:
     t = TcpTrace()
-    connection = _flight(t, 2, sack=False)
+    connection = flight(t, 2, sack=False)
     start = t.now
     t.at(start + 0.2)
     t.send(ACK, ack=at(1))
@@ -162,7 +132,7 @@ def test_with_timestamps_what_was_sent_twice_gives_a_sample() -> None:
 
 def test_after_a_timeout_one_segment_goes_out_and_slow_start_begins() -> None:
     t = TcpTrace()
-    connection = _flight(t, 8, sack=False)
+    connection = flight(t, 8, sack=False)
     t.at(t.now + connection.rtt.rto)
     t.expect(ACK, seq=at(0), size=MSS)
     t.expect_nothing()
@@ -179,7 +149,7 @@ def test_after_a_timeout_one_segment_goes_out_and_slow_start_begins() -> None:
 
 def test_a_second_timeout_leaves_ssthresh_alone() -> None:
     t = TcpTrace()
-    connection = _flight(t, 8, sack=False)
+    connection = flight(t, 8, sack=False)
     t.at(t.now + connection.rtt.rto)
     ssthresh = connection.congestion.ssthresh
     t.at(t.now + 2 * connection.rtt.rto)
@@ -191,7 +161,7 @@ def test_a_second_timeout_leaves_ssthresh_alone() -> None:
 def test_a_peer_that_reneges_is_believed_no_longer_after_a_timeout() -> None:
     # RFC 2018 section 8: SACKed data may be thrown away until it is acknowledged.
     t = TcpTrace()
-    connection = _flight(t, 4)
+    connection = flight(t, 4)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(4)),))
     t.take()
     t.send(ACK, ack=at(1))  # and yet only the first: the rest was dropped
@@ -211,7 +181,7 @@ def test_a_peer_that_reneges_is_believed_no_longer_after_a_timeout() -> None:
 
 def test_the_third_duplicate_ack_repairs_without_sack() -> None:
     t = TcpTrace(config=Config(congestion="newreno"))
-    connection = _flight(t, 10, sack=False)
+    connection = flight(t, 10, sack=False)
     t.at(t.now + RTT)
     for _ in range(2):
         t.send(ACK, ack=at(0))
@@ -228,7 +198,7 @@ def test_the_third_duplicate_ack_repairs_without_sack() -> None:
 def test_limited_transmit_answers_the_first_two_duplicates_with_new_data() -> None:
     # RFC 3042
     t = TcpTrace()
-    _flight(t, 10, sack=False, more=5 * MSS)
+    flight(t, 10, sack=False, more=5 * MSS)
     t.at(t.now + RTT)
     for number in range(2):
         t.send(ACK, ack=at(0))
@@ -238,7 +208,7 @@ def test_limited_transmit_answers_the_first_two_duplicates_with_new_data() -> No
 def test_a_partial_ack_repairs_the_next_hole() -> None:
     # RFC 6582 3.2
     t = TcpTrace(config=Config(congestion="newreno"))
-    connection = _flight(t, 10, sack=False)
+    connection = flight(t, 10, sack=False)
     t.at(t.now + RTT)
     for _ in range(8):  # the first and the fifth are missing
         t.send(ACK, ack=at(0))
@@ -258,7 +228,7 @@ def test_a_partial_ack_repairs_the_next_hole() -> None:
 
 def test_duplicates_from_an_earlier_recovery_start_no_new_one() -> None:
     t = TcpTrace()
-    connection = _flight(t, 8, sack=False)
+    connection = flight(t, 8, sack=False)
     t.at(t.now + connection.rtt.rto)
     t.take()
     t.send(ACK, ack=at(8))
@@ -273,7 +243,7 @@ def test_duplicates_from_an_earlier_recovery_start_no_new_one() -> None:
 
 def test_acks_with_data_or_another_window_are_no_duplicates() -> None:
     t = TcpTrace()
-    connection = _flight(t, 8, sack=False)
+    connection = flight(t, 8, sack=False)
     for number in range(4):
         t.send(ACK, b"data", ack=at(0))
         t.send(ACK, ack=at(0), window=1000 + number)
@@ -286,7 +256,7 @@ def test_acks_with_data_or_another_window_are_no_duplicates() -> None:
 
 def test_three_segments_sacked_behind_a_hole_repair_it_at_once() -> None:
     t = TcpTrace()
-    connection = _flight(t, 10)
+    connection = flight(t, 10)
     t.at(t.now + RTT)
     for number in (2, 3):
         t.send(ACK, ack=at(0), sack_blocks=((at(1), at(number)),))
@@ -300,7 +270,7 @@ def test_three_segments_sacked_behind_a_hole_repair_it_at_once() -> None:
 
 def test_the_first_hole_ever_gets_a_quarter_round_trip_in_case_it_is_only_late() -> None:
     t = TcpTrace()
-    connection = _flight(t, 20)
+    connection = flight(t, 20)
     connection.recover = 0  # as in a connection that has never repaired anything
     start = t.now
     t.at(start + RTT)
@@ -316,7 +286,7 @@ def test_the_first_hole_ever_gets_a_quarter_round_trip_in_case_it_is_only_late()
 
 def test_what_was_only_late_is_not_sent_again_though_a_whole_window_has_overtaken_it() -> None:
     t = TcpTrace()
-    connection = _flight(t, 20)
+    connection = flight(t, 20)
     connection.recover = 0
     start = t.now
     t.at(start + RTT)
@@ -332,7 +302,7 @@ def test_what_was_only_late_is_not_sent_again_though_a_whole_window_has_overtake
 def test_what_arrives_before_it_could_be_sent_again_was_not_lost() -> None:
     # The ACK of the late segment comes in one burst with those that made it look lost.
     t = TcpTrace()
-    connection = _flight(t, 10)
+    connection = flight(t, 10)
     before = connection.congestion.cwnd
     t.at(t.now + RTT)
     with t.burst():
@@ -349,7 +319,7 @@ def test_what_arrives_before_it_could_be_sent_again_was_not_lost() -> None:
 
 def test_one_segment_sacked_behind_a_hole_repairs_it_after_a_quarter_round_trip() -> None:
     t = TcpTrace()
-    connection = _flight(t, 2)
+    connection = flight(t, 2)
     start = t.now
     t.at(start + RTT)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(2)),))
@@ -363,7 +333,7 @@ def test_one_segment_sacked_behind_a_hole_repairs_it_after_a_quarter_round_trip(
 
 def test_reordering_within_a_quarter_round_trip_repairs_nothing() -> None:
     t = TcpTrace()
-    connection = _flight(t, 2)
+    connection = flight(t, 2)
     start = t.now
     t.at(start + RTT)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(2)),))
@@ -377,7 +347,7 @@ def test_reordering_within_a_quarter_round_trip_repairs_nothing() -> None:
 
 def test_once_reordering_was_seen_three_segments_are_no_longer_enough() -> None:
     t = TcpTrace()
-    connection = _flight(t, 10)
+    connection = flight(t, 10)
     start = t.now
     t.at(start + RTT)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(2)),))
@@ -391,7 +361,7 @@ def test_once_reordering_was_seen_three_segments_are_no_longer_enough() -> None:
 
 def test_several_holes_are_repaired_in_one_round_trip() -> None:
     t = TcpTrace()
-    connection = _flight(t, 20)
+    connection = flight(t, 20)
     t.at(t.now + RTT)
     t.send(
         ACK,
@@ -415,7 +385,7 @@ def test_several_holes_are_repaired_in_one_round_trip() -> None:
 
 def test_a_lost_repair_is_noticed_and_repaired_without_a_timeout() -> None:
     t = TcpTrace()
-    connection = _flight(t, 10, more=20 * MSS)
+    connection = flight(t, 10, more=20 * MSS)
     t.at(t.now + RTT)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(4)),))
     repair = t.take()
@@ -437,7 +407,7 @@ def test_a_lost_repair_is_noticed_and_repaired_without_a_timeout() -> None:
 def test_a_dsack_makes_the_reordering_window_wider() -> None:
     # RFC 8985 6.2 step 4
     t = TcpTrace()
-    connection = _flight(t, 10)
+    connection = flight(t, 10)
     t.at(t.now + RTT)
     t.send(ACK, ack=at(0), sack_blocks=((at(1), at(5)),))
     t.take()
@@ -453,7 +423,7 @@ def test_a_dsack_makes_the_reordering_window_wider() -> None:
 def test_the_window_shrinks_with_what_is_delivered_and_ends_at_ssthresh() -> None:
     # RFC 6937: one segment out for each two in, with NewReno's half.
     t = TcpTrace(config=Config(congestion="newreno"))
-    connection = _flight(t, 20, more=60 * MSS)
+    connection = flight(t, 20, more=60 * MSS)
     t.at(t.now + RTT)
     sent = 0
     for number in range(2, 21):
@@ -473,7 +443,7 @@ def test_the_window_shrinks_with_what_is_delivered_and_ends_at_ssthresh() -> Non
 
 def test_a_lost_tail_is_found_by_a_probe_and_repaired_without_a_timeout() -> None:
     t = TcpTrace()
-    connection = _flight(t, 5)
+    connection = flight(t, 5)
     start = t.now
     t.at(start + RTT)
     t.send(ACK, ack=at(2))
@@ -498,7 +468,7 @@ def test_a_lost_tail_is_found_by_a_probe_and_repaired_without_a_timeout() -> Non
 def test_a_probe_that_arrived_out_of_order_counts_although_the_echo_is_older() -> None:
     # RFC 7323 4.3: what is echoed is still the timestamp of the last segment in order.
     t = TcpTrace()
-    connection = _flight(t, 5, timestamps=True)
+    connection = flight(t, 5, timestamps=True)
     mss = connection.mss
     original = t._caller(t.peer_port).echo
     t.at(t.now + RTT)
@@ -514,7 +484,7 @@ def test_a_probe_that_arrived_out_of_order_counts_although_the_echo_is_older() -
 
 def test_a_probe_carries_new_data_if_there_is_any() -> None:
     t = TcpTrace()
-    _flight(t, 2, more=MSS)
+    flight(t, 2, more=MSS)
     t.at(t.now + 0.2)
     t.expect(ACK, seq=at(2), size=MSS)
 
@@ -522,7 +492,7 @@ def test_a_probe_carries_new_data_if_there_is_any() -> None:
 def test_the_ack_of_a_single_segment_gets_more_time() -> None:
     # RFC 8985 7.2: it may be delayed.
     t = TcpTrace(config=Config(rto_min=1.0))
-    connection = _flight(t, 1)
+    connection = flight(t, 1)
     start = t.now
     t.at(start + 2 * RTT + 0.2)
     t.expect(ACK, seq=at(0), at=start + 2 * connection.rtt.srtt + 0.2)
@@ -530,7 +500,7 @@ def test_the_ack_of_a_single_segment_gets_more_time() -> None:
 
 def test_a_probe_takes_the_place_of_an_earlier_timeout() -> None:
     t = TcpTrace()
-    connection = _flight(t, 1)
+    connection = flight(t, 1)
     start = t.now
     rto = connection.rtt.rto
     assert rto < 2 * RTT + 0.2
@@ -546,7 +516,7 @@ def test_a_probe_takes_the_place_of_an_earlier_timeout() -> None:
 def test_a_probe_that_repaired_a_loss_is_paid_for() -> None:
     # RFC 8985 7.4.2: the loss was a sign of congestion, although nobody noticed.
     t = TcpTrace(config=Config(congestion="newreno"))
-    connection = _flight(t, 4)
+    connection = flight(t, 4)
     t.at(t.now + 2 * RTT)
     t.expect(ACK, seq=at(3))
     connection.send(bytes(MSS), t.now)
@@ -560,7 +530,7 @@ def test_a_probe_that_repaired_a_loss_is_paid_for() -> None:
 
 def test_a_needless_probe_costs_nothing() -> None:
     t = TcpTrace()
-    connection = _flight(t, 4)
+    connection = flight(t, 4)
     t.at(t.now + 2 * RTT)
     t.expect(ACK, seq=at(3))
     t.send(ACK, ack=at(4), sack_blocks=((at(3), at(4)),))
@@ -573,7 +543,7 @@ def test_a_needless_probe_costs_nothing() -> None:
 
 def test_a_probe_repeats_a_lost_fin() -> None:
     t = TcpTrace()
-    connection = _flight(t, 2)
+    connection = flight(t, 2)
     connection.shutdown_write(t.now)
     t.flush()
     t.expect(FIN | ACK, b"")
@@ -583,156 +553,11 @@ def test_a_probe_repeats_a_lost_fin() -> None:
 
 def test_without_sack_there_are_no_probes() -> None:
     t = TcpTrace()
-    connection = _flight(t, 5, sack=False)
+    connection = flight(t, 5, sack=False)
     start = t.now
     t.at(start + connection.rtt.rto)
     t.expect(ACK, seq=at(0), at=start + connection.rtt.rto)
     assert t.counters.tcp_tail_probes == 0
-
-
-# second thoughts
-
-
-def test_a_spurious_timeout_is_undone_by_an_ack_of_what_was_sent_once() -> None:
-    # F-RTO with SACK (RFC 5682 section 3)
-    t = TcpTrace()
-    connection = _flight(t, 10)
-    before = connection.congestion.cwnd
-    t.at(t.now + 1.0)
-    assert connection.loss_state == LOSS
-    t.take()
-    # The delay is over; ACKs of the first transmission arrive.
-    t.send(ACK, ack=at(3))
-    assert connection.loss_state == OPEN
-    assert connection.congestion.cwnd >= before
-    assert connection.congestion.ssthresh > 100 * MSS
-    assert connection.board.lost == 0
-    t.expect_nothing()
-    t.send(ACK, ack=at(10))
-    assert t.counters.tcp_undone == 1
-
-
-def test_without_sack_f_rto_sends_new_data_to_find_out() -> None:
-    # RFC 5682 section 2: the first ACK after the timeout proves nothing.
-    t = TcpTrace()
-    connection = _flight(t, 10, sack=False, more=10 * MSS)
-    before = connection.congestion.cwnd
-    t.at(t.now + connection.rtt.rto)
-    t.expect(ACK, seq=at(0))
-    t.send(ACK, ack=at(1))
-    assert [segment.seq for segment in t.take()] == [at(10), at(11)]
-    t.send(ACK, ack=at(2))
-    assert connection.loss_state == OPEN
-    assert connection.congestion.cwnd >= before
-    assert t.counters.tcp_undone == 1
-
-
-def test_a_duplicate_after_a_timeout_proves_the_loss() -> None:
-    t = TcpTrace()
-    connection = _flight(t, 10, sack=False, more=10 * MSS)
-    t.at(t.now + connection.rtt.rto)
-    t.expect(ACK, seq=at(0))
-    t.send(ACK, ack=at(1))
-    t.take()
-    t.send(ACK, ack=at(1))
-    assert connection.frto_step == 0
-    assert [segment.seq for segment in t.take()][:1] == [at(1)]
-    assert connection.loss_state == LOSS
-    assert t.counters.tcp_undone == 0
-
-
-def test_a_timestamp_from_before_the_repair_undoes_it() -> None:
-    # RFC 4015: reordering beyond the window looked like a loss.
-    t = TcpTrace()
-    connection = _flight(t, 10, timestamps=True)
-    before = connection.congestion.cwnd
-    original = t._caller(t.peer_port).echo
-    mss = connection.mss
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
-    assert connection.loss_state == RECOVERY
-    assert [segment.seq for segment in t.take()] == [1]
-    t.at(t.now + 0.01)
-    t.send(ACK, ack=1 + 5 * mss, timestamp=(t.peer_clock(), original))
-    assert connection.loss_state == OPEN
-    assert connection.congestion.cwnd >= before
-    assert t.counters.tcp_undone == 1
-
-
-def test_where_segments_overtake_a_repair_is_as_old_as_what_it_may_overtake() -> None:
-    # Or most peers' PAWS would make losses of those, see `Sender.repair_lag`.
-    t = TcpTrace()
-    connection = _flight(t, 10, timestamps=True)
-    connection.is_reordering = True
-    mss = connection.mss
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
-    t.at(t.now + RTT / 4)
-    repair = t.expect(ACK, seq=1, size=mss, at=t.now)
-    assert repair.header.timestamp is not None
-    stamp = repair.header.timestamp[0]
-    assert stamp == connection.timestamp(t.now - RTT / 4)
-    # The repair arrives: its echo is a round trip's, and no sign that it was needless.
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1 + 10 * mss, timestamp=(t.peer_clock(), stamp))
-    assert connection.loss_state == OPEN
-    assert t.counters.tcp_undone == 0
-    assert connection.rtt.latest == pytest.approx(RTT)
-    # The next new segment has the time of its own.
-    connection.send(b"more", t.now)
-    t.flush()
-    new = t.expect(ACK | PSH, b"more")
-    assert new.header.timestamp is not None
-    assert new.header.timestamp[0] == connection.timestamp(t.now)
-
-
-def test_the_original_undoes_such_a_repair_all_the_same() -> None:
-    t = TcpTrace()
-    connection = _flight(t, 10, timestamps=True)
-    connection.is_reordering = True
-    original = t._caller(t.peer_port).echo
-    mss = connection.mss
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
-    t.at(t.now + RTT / 4)
-    t.expect(ACK, seq=1, size=mss)
-    t.at(t.now + 0.01)
-    t.send(ACK, ack=1 + 5 * mss, timestamp=(t.peer_clock(), original))
-    assert connection.loss_state == OPEN
-    assert t.counters.tcp_undone == 1
-
-
-def test_dsacks_for_every_repair_undo_a_recovery() -> None:
-    # RFC 3708
-    t = TcpTrace()
-    connection = _flight(t, 10)
-    before = connection.congestion.cwnd
-    t.at(t.now + RTT)
-    t.send(ACK, ack=at(0), sack_blocks=((at(1), at(5)),))
-    assert [segment.seq for segment in t.take()] == [at(0)]
-    t.send(ACK, ack=at(10))
-    assert connection.loss_state == OPEN
-    assert connection.congestion.cwnd < before
-    t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))
-    assert connection.congestion.cwnd >= before
-    assert connection.congestion.ssthresh > 100 * MSS
-    assert connection.is_reordering  # what looked lost was late: look closer from now on
-    t.send(ACK, ack=at(10), sack_blocks=((at(0), at(1)),))  # the network repeats it
-    assert t.counters.tcp_undone == 1
-
-
-def test_a_real_loss_is_not_undone() -> None:
-    t = TcpTrace()
-    connection = _flight(t, 10, timestamps=True)
-    mss = connection.mss
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1, sack_blocks=((1 + mss, 1 + 5 * mss),))
-    t.take()
-    t.at(t.now + RTT)
-    t.send(ACK, ack=1 + 10 * mss)
-    assert connection.loss_state == OPEN
-    assert t.counters.tcp_undone == 0
-    assert connection.congestion.ssthresh < 10 * mss
 
 
 # nonsense from the peer
@@ -740,7 +565,7 @@ def test_a_real_loss_is_not_undone() -> None:
 
 def test_sack_blocks_that_cannot_be_true_are_counted() -> None:
     t = TcpTrace()
-    connection = _flight(t, 4)
+    connection = flight(t, 4)
     for block in ((at(3), at(90)), (at(2), at(1)), (at(1), at(1)), (-(2**30), at(2))):
         t.send(ACK, ack=at(0), sack_blocks=(block,))
     assert connection.board.sacked == 0
