@@ -144,10 +144,15 @@ async def test_what_cannot_be_set_is_counted_and_the_rest_is_set(
 ) -> None:
     wire = ManagedWire(segment, "a")
     async with Network(wire=wire) as net:
-        bad = settings("10.1.0.255/24", "224.0.0.5/24", "10.2.0.1/24", mtu=40)
+        bad = settings(
+            *("10.1.0.255/24", "224.0.0.5/24", "10.2.0.1/24"),
+            routes=["10.3.0.0/24 via fd00::1", "10.4.0.0/24"],
+            mtu=40,
+        )
         wire.port.configure(bad)
         assert _addresses(net) == ["10.2.0.1/24"]
-        assert net.status().counters["settings_refused"] == 3
+        assert "10.4.0.0/24" in map(str, net._driver.stack.routes)
+        assert net.status().counters["settings_refused"] == 4
         wire.port.configure(settings())
         assert _addresses(net) == []
 
@@ -238,3 +243,17 @@ async def test_the_members_of_a_managed_network_cannot_be_its_routers(
         await trio.sleep(60)
         assert not any(frame[54] == 133 for frame in wire.sent if frame[12:14] == b"\x86\xdd")
         assert net._driver.stack.routers.sizes["routers"] == 0
+
+
+async def test_an_address_that_turned_out_to_be_somebody_elses_is_gone_for_good(
+    autojump_clock: MockClock, segment: MemorySegment
+) -> None:
+    wire = ManagedWire(segment, "a", early=settings("fd00::1/64"))
+    async with Network(wire=wire) as net:
+        await net.wait_online()
+        stack = net._driver.stack
+        entry = stack.addresses.entries[packed("fd00::1")]
+        stack._addressing.address_duplicated(entry, trio.current_time())
+        assert _addresses(net) == []
+        wire.port.configure(settings("10.1.0.1/16"))  # which takes it back, although it is gone
+        assert _addresses(net) == ["10.1.0.1/16"]

@@ -13,12 +13,14 @@ from trio.testing import MockClock
 
 from examples import echo_client, echo_server, http_client
 from tests.zerotier.data import node_identities
-from zttrio import AccessDenied, Network, NetworkNotFound, WireError
+from zttrio import AccessDenied, JoinError, Network, NetworkNotFound, WireError
+from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.wire.shortcuts import COALESCE
 from zttrio.wire.zerotier.wire import STRIDE, _merge
 from zttrio.zerotier.endpoint import Endpoint
+from zttrio.zerotier.networks import NetworkStatus, StatusChanged
 
-from .zerotier_universe import ROOT, Universe, on_node
+from .zerotier_universe import ROOT, Universe, on_node, planet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -364,3 +366,62 @@ async def test_a_status_says_who_we_are_and_how_others_are_reached(universe: Uni
         assert status.peers == (f"{node_identities()[0]} at {ROOT} root",)
         assert f"node {status.identity}" in str(status)
         assert "refused: " in str(status)
+
+
+async def test_a_network_without_a_controller_needs_only_a_root(universe: Universe) -> None:
+    everything = 0xFF0000FFFF000000  # every TCP port from 0 to ffff
+    one, two = (on_node(everything, universe.node(number)) for number in (1, 2))
+    async with Network(wire=one) as a, Network(wire=two) as b, trio.open_nursery() as nursery:
+        host = next(str(i.ip) for i in await b.wait_online() if not i.ip.is_link_local)
+        assert host.startswith("fc")
+        await a.wait_online()
+        assert await a.ping(host) < 5
+        await nursery.start(b.serve_tcp, echo, 7)
+        async with await a.open_tcp_stream(host, 7) as stream:
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_network_that_wants_a_login_says_where(universe: Universe) -> None:
+    network_id = universe.network()
+    wire = universe.wire(network_id, 1)
+    async with Network(wire=wire) as net:
+        for url, told in (("https://login.example", "https://login.example"), ("", "knows where")):
+            event = StatusChanged(network_id, NetworkStatus.AUTHENTICATION_REQUIRED, url)
+            wire.take_event(event)
+            assert isinstance(wire.failure, JoinError)
+            assert told in str(wire.failure)
+            assert told in net.status().failure
+
+
+async def test_a_wire_serves_one_network_once_and_then_counts_what_it_gets(
+    universe: Universe,
+) -> None:
+    network_id = universe.network()
+    wire = universe.wire(network_id, 1)
+    frame = Frame(bytes(60))
+    assert wire.send([frame]) == 1
+    async with Network(wire=wire) as net:
+        await net.wait_online()
+        assert wire.send([Frame(bytes(60), b"", 0, CHECKSUM_PARTIAL)]) == 1
+        assert wire.counters()["malformed"] == 1
+    assert wire.send([frame, frame]) == 2
+    assert wire.counters()["not_running"] == 3
+    assert wire.peers() == []
+    wire.follow(frozenset(), frozenset())
+    with pytest.raises(WireError, match="serves one Network once"):
+        async with Network(wire=wire):
+            pytest.fail("it runs twice")
+
+
+async def test_a_node_that_runs_is_not_taken_to_another_planet(universe: Universe) -> None:
+    network_id = universe.network()
+    node = universe.node(1)
+    async with Network(wire=on_node(network_id, node)):
+        wire = on_node(network_id ^ 1, node)
+        wire._wanted_planet = planet(world_id=9)
+        with pytest.raises(WireError, match="in use with another planet"):
+            async with Network(wire=wire):
+                pytest.fail("which planet is it on?")
+        assert node.users == 1
