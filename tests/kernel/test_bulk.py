@@ -15,6 +15,7 @@ import trio
 
 from zttrio import Network
 from zttrio.wire import Tap
+from zttrio.wire.shortcuts import OFFLOAD
 
 from .conftest import KERNEL, OURS, run
 
@@ -82,7 +83,7 @@ async def test_megabytes_arrive_whole_in_both_directions(mtu: int, how: str) -> 
     assert digest.digest() == hashlib.sha256(back).digest()
     assert received == [hashlib.sha256(payload).digest()]
     assert "tcp_bad_checksum" not in counters
-    if how == "offload" and mtu == 1500:  # frames of many segments each
+    if how == "offload" and mtu == 1500 and OFFLOAD:  # frames of many segments each
         assert counters["frames_received"] < SIZE / 1460
         assert counters["frames_sent"] < SIZE / 1460
 
@@ -104,6 +105,7 @@ async def test_runs_of_datagrams_arrive_one_by_one(how: str) -> None:
     assert b"".join(got) == sent
 
 
+@pytest.mark.skipif(not OFFLOAD, reason="ZTTRIO_OFFLOAD=0")
 async def test_a_device_that_had_offloads_before_is_plain_when_asked_to_be() -> None:
     payload = random.Random(1).randbytes(3_000_000)
     run("ip", "tuntap", "add", "dev", "tap7", "mode", "tap")
