@@ -46,6 +46,7 @@ __all__ = ["Network"]
 Interface = IPv4Interface | IPv6Interface
 
 IPV6_MTU = 1280  # RFC 8200 5
+FIRST_CONTACT = 8  # questions for a neighbor, one a second; arbitrary
 
 
 class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
@@ -122,8 +123,15 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             await background.start(self._driver.run_wire)
             wire = self._wire
             config = self.config
-            if wire.configures:  # a member must not give the others addresses and routes
-                config = attrs.evolve(config, accept_router_advertisements=False)
+            if wire.configures:
+                config = attrs.evolve(
+                    config,
+                    # A member must not give the others addresses and routes.
+                    accept_router_advertisements=False,
+                    # Two members that meet look each other up and check each other's identity
+                    # first, which takes seconds on a slow machine.
+                    neighbor_attempts=max(config.neighbor_attempts, FIRST_CONTACT),
+                )
             network_stack = Stack(
                 mac=wire.mac,
                 mtu=wire.mtu,

@@ -125,7 +125,8 @@ async def test_the_commands_that_a_universe_prints_do_what_it_says(folder: Path)
             program = [sys.executable, "-c", HELLO]
             while True:
                 fetched = await run(*fetch[: fetch.index("--") + 1], *program)
-                if b"refused" not in fetched.stderr:  # the server may not listen yet
+                # The server may not listen yet, and a busy machine may take long for identities.
+                if not (b"refused" in fetched.stderr or b"No route" in fetched.stderr):
                     break
             assert fetched.stdout == b"hello from an unmodified program\n", fetched.stderr
 

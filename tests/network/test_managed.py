@@ -257,3 +257,24 @@ async def test_an_address_that_turned_out_to_be_somebody_elses_is_gone_for_good(
         assert _addresses(net) == []
         wire.port.configure(settings("10.1.0.1/16"))  # which takes it back, although it is gone
         assert _addresses(net) == ["10.1.0.1/16"]
+
+
+async def test_a_first_contact_may_take_some_seconds(
+    autojump_clock: MockClock, segment: MemorySegment
+) -> None:
+    one = ManagedWire(segment, "a", early=settings("10.1.0.1/16"))
+    two = ManagedWire(segment, "b", early=settings("10.1.0.2/16"))
+    async with Network(wire=one) as a, Network(wire=two):
+        segment.partition(["a"], ["b"])
+        async with trio.open_nursery() as nursery:
+
+            async def heal() -> None:
+                await trio.sleep(6.5)
+                segment.heal()
+
+            nursery.start_soon(heal)
+            await a.ping("10.1.0.2")
+        assert 6.5 < trio.current_time() < 8
+        with pytest.raises(OSError, match="No route to host"):
+            await a.ping("10.1.0.3")
+        assert trio.current_time() < 16
