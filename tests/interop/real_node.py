@@ -1,8 +1,7 @@
 """One real node: libzt's core behind ctypes, run as a process of its own in a namespace.
 
 Writes one JSON object a line: what changes (whether it is online, how it reaches which peer), and
-an answer to each line of standard input (``orbit MOON SEED``, ``quit``, and the commands of
-``real_sockets.py``).
+an answer to each line of standard input (``orbit MOON SEED``, ``quit``).
 
     real_node.py SHARED_OBJECT STUB HOME PLANET PORT
 """
@@ -16,8 +15,6 @@ import queue
 import select
 import sys
 from typing import Any
-
-from real_sockets import Sockets  # type: ignore[import-not-found]  # beside this file
 
 
 def emit(**fields: Any) -> None:
@@ -46,7 +43,6 @@ def main() -> None:
     ctypes.CDLL(stub, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(shared_object)
     library.zts_node_get_id.restype = ctypes.c_uint64
-    sockets = Sockets(library, emit)
     events: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
 
     def told(this: int, message: Any) -> None:  # on one of the library's own threads
@@ -97,8 +93,6 @@ def main() -> None:
         if words[0] == "orbit":
             moon, seed = (ctypes.c_uint64(int(word, 16)) for word in words[1:])
             emit(event="orbit", result=library.zts_moon_orbit(moon, seed))
-        elif not sockets.run(words):
-            emit(event="unknown", words=words)
 
 
 if __name__ == "__main__":
