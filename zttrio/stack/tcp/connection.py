@@ -11,13 +11,12 @@ import errno
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from zttrio.header.address import ip_text
 from zttrio.header.tcp import ACK, CWR, ECE, SYN, TcpHeader
 from zttrio.stack.events import CLOSE, CONN, ERR, RD, WR
 
 from .info import TcpInfo
+from .options import changed
 from .sendqueue import SendQueue
 from .seq import MASK
 from .state import (
@@ -442,7 +441,7 @@ class TcpConnection(Timed):
             TypeError: there is no such option.
         """
         before = self.options
-        self.options = options = attrs.evolve(before, **changes)
+        self.options = options = changed(before, tuple(changes.items()))
         if options.receive_buffer != before.receive_buffer:
             self.rcv_buffer = self.layer.offer(self.remote[0], options).receive_buffer
         if options.send_buffer != before.send_buffer:

@@ -10,15 +10,13 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from zttrio.header.tcp import ACK, CWR, ECE, FIN, RST, SYN, TcpHeader
 from zttrio.stack.events import CONN, RD, Endpoint
 
 from .emit import CHALLENGE_INTERVAL
 from .numbers import COOKIE_LIFETIME, Numbers
 from .offer import MAX_SCALE, Offer
-from .options import DEFAULT_OPTIONS, TcpOptions
+from .options import DEFAULT_OPTIONS, TcpOptions, changed
 from .seq import MASK, is_newer, unwrap
 from .state import LISTEN, SYN_RECEIVED
 
@@ -121,7 +119,7 @@ class TcpListener(Endpoint):
             ValueError: a value is out of range.
             TypeError: there is no such option.
         """
-        self.options = attrs.evolve(self.options, **changes)
+        self.options = changed(self.options, tuple(changes.items()))
 
     def close(self, now: float) -> None:
         """Stop listening; who has not been accepted is reset, as on Linux."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import attrs
 
-__all__ = ["DEFAULT_OPTIONS", "TcpOptions"]
+__all__ = ["DEFAULT_OPTIONS", "TcpOptions", "changed"]
 
 _not_negative: Any = attrs.validators.ge(0)
 
@@ -51,3 +52,14 @@ class TcpOptions:
 
 
 DEFAULT_OPTIONS = TcpOptions()
+
+
+@lru_cache(maxsize=256)  # arbitrary; a server sets the same few on each of its connections
+def changed(options: TcpOptions, changes: tuple[tuple[str, Any], ...]) -> TcpOptions:
+    """*options* with *changes*, names and values, made to them; the same object for the same ones.
+
+    Raises:
+        ValueError: a value is out of range.
+        TypeError: there is no such option.
+    """
+    return attrs.evolve(options, **dict(changes))
