@@ -488,3 +488,38 @@ async def test_order_of_attaching_does_not_change_what_happens_to_a_stations_fra
     one = await outcome("ab")
     assert one == await outcome("cba")
     assert 20 < len(one[1]) < 60
+
+
+async def test_the_short_way_does_what_the_complete_one_does() -> None:
+    """An observer makes every frame take the complete way; without one, plain frames do not."""
+    seen: list[FrameRecord] = []
+    outcomes = []
+    for observer in (None, seen.append):
+        segment = MemorySegment(seed=1, observer=observer)
+        wires = [segment.attach(name) for name in "abc"]
+        wires.append(segment.attach("d", down=Link(mtu=1280)))
+        async with running(*wires) as stations:
+            a, b, c, d = stations
+            stranger = b"\2\0\0\0\0\x77"
+            frames = [
+                Frame(b.wire.mac + a.wire.mac + b"\x08\0", b"one"),
+                Frame(b.wire.mac + a.wire.mac + b"\x08\0", bytes(1500)),
+                Frame(b.wire.mac + a.wire.mac + b"\x08\0", bytes(1501)),  # too long
+                Frame(b.wire.mac + a.wire.mac, b"\x08\0cut in its header"),
+                Frame(b"\xff" * 6 + a.wire.mac + b"\x08\0", b"to all"),
+                Frame(stranger + a.wire.mac + b"\x08\0", b"nobody"),
+                Frame(a.wire.mac + a.wire.mac + b"\x08\0", b"ourselves"),
+                Frame(b"\2", b"too short"),
+                Frame(d.wire.mac + a.wire.mac + b"\x08\0", bytes(1400)),  # too long behind it
+                Frame(c.wire.mac + a.wire.mac + b"\x08\0", b"last"),
+            ]
+            assert a.wire.send(frames) == len(frames)
+            outcomes.append(
+                (
+                    [[bytes(f) for burst in s.port.bursts for f in burst] for s in stations],
+                    [s.wire.counters() for s in stations],
+                )
+            )
+    assert outcomes[0] == outcomes[1]
+    assert [len(arrived) for arrived in outcomes[0][0]] == [0, 3, 2, 1]
+    assert len(seen) == 10

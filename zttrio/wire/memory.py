@@ -543,6 +543,10 @@ class MemoryWire(Wire):
         octets = dropped = 0
         for frame in frames:
             header = frame.header
+            if len(header) < ETHERNET_HEADER:
+                counts.malformed += 1
+                dropped += 1
+                continue
             owner = segment.receiver_of(header, self)
             size = len(header) + len(frame.payload)
             octets += size
@@ -551,12 +555,7 @@ class MemoryWire(Wire):
                 or (size > longest and not frame.gso_size)
                 or not owner.takes_at_once(frame, size)
             ):
-                if len(header) < ETHERNET_HEADER:
-                    counts.malformed += 1
-                    octets -= size
-                    dropped += 1
-                else:
-                    segment.transmit(self, frame, trio.current_time(), bursts)
+                segment.transmit(self, frame, trio.current_time(), bursts)
                 continue
             burst = bursts.get(owner)
             if burst is None:
