@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 ROUNDS, SECONDS, QUICK_SECONDS = 5, 1.0, 0.3
 PATIENCE = 60.0
+GRACE = 20.0  # seconds for a measurement beside its work; arbitrary
 PAIRS = (("zttrio", "zttrio"), ("libzt", "libzt"), ("zttrio", "libzt"), ("libzt", "zttrio"))
 ANCHOR = ("libzt", "libzt")
 
@@ -70,7 +71,7 @@ KINDS = (
     Kind("first", "start to first octet, s", "", is_speed=False),
 )
 Pair = tuple[str, str]
-Results = dict[tuple[str, Pair], list[float]]
+Results = dict[tuple[str, Pair], list[float | None]]
 
 
 class Lab:
@@ -121,7 +122,7 @@ class Lab:
             return self.start(pair)
         client, host = self.ends(pair)
         number = client.start(kind.command, host=host, seconds=seconds, **kind.fields)
-        return float(client.finish(number)["value"])
+        return float(client.finish(number, seconds + GRACE)["value"])
 
     def memory(self) -> dict[str, dict[str, float]]:
         """MB of one process of each kind now, and at most so far."""
@@ -132,23 +133,33 @@ class Lab:
         return found
 
 
-def run(lab: Lab, kinds: Iterable[Kind], rounds: int, seconds: float) -> Results:
-    """Measure everything once, then everything again."""
+def run(lab: Lab, kinds: Iterable[Kind], rounds: int, seconds: float) -> tuple[Results, list[str]]:
+    """Measure everything once, then everything again; what came to nothing is None."""
     results: Results = {}
+    failures: list[str] = []
     for number in range(1, rounds + 1):
         for kind in kinds:
             for pair in PAIRS:
-                progress(f"round {number} of {rounds}: {kind.key} {' to '.join(pair)}")
-                results.setdefault((kind.key, pair), []).append(lab.measure(kind, pair, seconds))
+                title = f"round {number} of {rounds}: {kind.key} {' to '.join(pair)}"
+                progress(title)
+                value = None
+                try:
+                    value = lab.measure(kind, pair, seconds)
+                except AssertionError as exc:
+                    failures.append(f"{title}: {exc}")
+                    lab.start(pair)  # its connections may be in everybody's way
+                results.setdefault((kind.key, pair), []).append(value)
     progress("")
-    return results
+    return results, failures
 
 
-def ratio(results: Results, kind: Kind, pair: Pair) -> float:
+def ratio(results: Results, kind: Kind, pair: Pair) -> float | None:
     """The median over the rounds of what a pair does beside libzt; above 1 is better."""
     mine, theirs = results[kind.key, pair], results[kind.key, ANCHOR]
-    quotients = [a / b if kind.is_speed else b / a for a, b in zip(mine, theirs, strict=True)]
-    return statistics.median(quotients)
+    quotients = [
+        a / b if kind.is_speed else b / a for a, b in zip(mine, theirs, strict=True) if a and b
+    ]
+    return statistics.median(quotients) if quotients else None
 
 
 def table(
@@ -170,9 +181,14 @@ def table(
     for kind in kinds:
         cells = ""
         for pair in PAIRS:
-            value = statistics.median(results[kind.key, pair])
+            values = [value for value in results[kind.key, pair] if value is not None]
+            quotient = ratio(results, kind, pair)
+            if not values or quotient is None:
+                cells += f"{'-':>20}"
+                continue
+            value = statistics.median(values)
             text = f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
-            cells += f"{text:>12} ({ratio(results, kind, pair):5.2f})"
+            cells += f"{text:>12} ({quotient:5.2f})"
         lines.append(f"{kind.title:<34}{cells}")
     lines += ["", f"{'memory of a process, MB':<34}{'joined':>12}{'after':>12}{'peak':>12}"]
     for name in ("zttrio", "libzt"):
@@ -213,11 +229,13 @@ def main() -> int:
         try:
             lab = Lab(overlay)
             before = lab.memory()
-            results = run(lab, kinds, options.rounds, options.seconds)
+            results, failures = run(lab, kinds, options.rounds, options.seconds)
             memory = {"before": before, "after": lab.memory()}
         finally:
             overlay.close()
     print(table(results, kinds, memory, facts, options.rounds))
+    for failure in failures:
+        print(failure, file=sys.stderr)
     if options.json:
         samples = [
             {"kind": key, "from": pair[0], "to": pair[1], "values": values}
@@ -225,7 +243,7 @@ def main() -> int:
         ]
         document = {"schema": SCHEMA, "machine": facts, "samples": samples, "memory": memory}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from zttrio.header.address import INTERFACE_INDEX
+
 from .conftest import KERNEL, KERNEL6, OURS, OURS6, open_tap_network, run
 from .verdict import explains
 
@@ -28,7 +30,6 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 
 SIZE = 3_000_000
 GROUP = {4: "239.1.2.3", 6: "ff15::1:2:3"}
-INDEX = 1  # our only interface
 
 
 class Family:
@@ -183,7 +184,7 @@ async def test_groups_hear_both_ways(family: Family) -> None:
         ):
             await ours.bind((family.wildcard, 5000))
             await theirs.bind((family.wildcard, 5000))
-            family.join(ours, INDEX, OURS)
+            family.join(ours, INTERFACE_INDEX, OURS)
             family.join(theirs, index, KERNEL)
             if family.version == 4:
                 out = socket.inet_aton(KERNEL)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from zttrio import Network
+from zttrio.header.address import INTERFACE_INDEX
 from zttrio.wire import Tap
 
 from .conftest import KERNEL, KERNEL6, OURS, OURS6, run
@@ -91,7 +92,7 @@ async def test_a_querier_knows_us_as_long_as_we_listen_and_no_longer(
                 shown = far.run("ip", "-o", "link", "show", "far")
                 index = int(shown.partition(b":")[0])
                 theirs.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-            family.join(ours, 1, OURS)
+            family.join(ours, INTERFACE_INDEX, OURS)
             await until_ports(family.group, {"tap7"}, 3)
             # Twice as long as the bridge remembers anybody who does not answer its queries.
             for _ in range(8):
