@@ -7,14 +7,14 @@ import time
 from random import Random
 from typing import TYPE_CHECKING
 
-from zttrio.zerotier.rule_frame import Surroundings
-from zttrio.zerotier.rule_language import compile_text
-from zttrio.zerotier.rule_policy import Policy
+from zttrio.zerotier.network.rule_frame import Surroundings
+from zttrio.zerotier.network.rule_language import compile_text
+from zttrio.zerotier.network.rule_policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zttrio.zerotier.rules import Rule
+    from zttrio.zerotier.network.rules import Rule
 
 ME = bytes.fromhex("317251008d")
 PEER = bytes.fromhex("f051ad3d6e")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zttrio.zerotier.rule_language import compile_text
+from zttrio.zerotier.network.rule_language import compile_text
 
 from .overlay import NETWORK, Overlay
 

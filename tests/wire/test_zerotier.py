@@ -18,7 +18,7 @@ from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.wire.shortcuts import COALESCE
 from zttrio.wire.zerotier.wire import STRIDE, _merge
 from zttrio.zerotier.endpoint import Endpoint
-from zttrio.zerotier.networks import NetworkStatus, StatusChanged
+from zttrio.zerotier.network.networks import NetworkStatus, StatusChanged
 
 from .zerotier_universe import ROOT, Universe, on_node, planet
 

@@ -8,8 +8,8 @@ import pytest
 
 from zttrio.abc import ManagedRoute, Settings
 from zttrio.wire.zerotier.settings import Choices, make_settings
-from zttrio.zerotier.netconf import DnsConfig, NetworkConfig
-from zttrio.zerotier.netconf import ManagedRoute as ConfiguredRoute
+from zttrio.zerotier.network.netconf import DnsConfig, NetworkConfig
+from zttrio.zerotier.network.netconf import ManagedRoute as ConfiguredRoute
 
 ADDRESS = bytes.fromhex("89e92ceee5")
 

@@ -15,7 +15,7 @@ from zttrio.wire.zerotier import NodeTask, SharedNode, ZeroTier
 from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.controller import Controller
 from zttrio.zerotier.endpoint import Endpoint
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.networks import Networks
 from zttrio.zerotier.world import PLANET, Root, World
 
 if TYPE_CHECKING:

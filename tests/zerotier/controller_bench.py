@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from zttrio.zerotier import messages
 from zttrio.zerotier.config import NodeConfig
-from zttrio.zerotier.config_request import ConfigRequest, request_metadata
 from zttrio.zerotier.controller import Controller
 from zttrio.zerotier.controller.journal import Write
-from zttrio.zerotier.credential import CredentialsMessage
-from zttrio.zerotier.netconf import NetworkConfig
-from zttrio.zerotier.piece import Assembler, Piece
+from zttrio.zerotier.network.config_request import ConfigRequest, request_metadata
+from zttrio.zerotier.network.credential import CredentialsMessage
+from zttrio.zerotier.network.netconf import NetworkConfig
+from zttrio.zerotier.network.piece import Assembler, Piece
 
 from .bench import Bench
 from .lab import EPOCH
@@ -20,9 +20,9 @@ from .lab import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zttrio.zerotier.credential import Revocation
-    from zttrio.zerotier.dictionary import Dictionary
     from zttrio.zerotier.events import Message
+    from zttrio.zerotier.network.credential import Revocation
+    from zttrio.zerotier.network.dictionary import Dictionary
 
     from .bench import Puppet, Sent
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zttrio.zerotier.events import Event
-    from zttrio.zerotier.networks import NetworkEvent, Networks
+    from zttrio.zerotier.network.networks import NetworkEvent, Networks
 
 E = TypeVar("E")
 

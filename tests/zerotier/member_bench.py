@@ -6,14 +6,14 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.certificate import MembershipCertificate
 from zttrio.zerotier.config import NodeConfig
-from zttrio.zerotier.credential import CredentialsMessage
-from zttrio.zerotier.derived import mac_of
-from zttrio.zerotier.netconf import NetworkConfig
-from zttrio.zerotier.networks import Networks
-from zttrio.zerotier.piece import cut
-from zttrio.zerotier.rules import ACCEPT, Rule
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import CredentialsMessage
+from zttrio.zerotier.network.derived import mac_of
+from zttrio.zerotier.network.netconf import NetworkConfig
+from zttrio.zerotier.network.networks import Networks
+from zttrio.zerotier.network.piece import cut
+from zttrio.zerotier.network.rules import ACCEPT, Rule
 
 from .bench import Bench
 from .data import network_identity
@@ -22,8 +22,8 @@ from .lab import EPOCH
 if TYPE_CHECKING:
     from zttrio.zerotier.controller.layer import ControllerLayer
     from zttrio.zerotier.identity import Identity
-    from zttrio.zerotier.member_config import MemberConfig
-    from zttrio.zerotier.membership import Membership, NetworkEvent
+    from zttrio.zerotier.network.member_config import MemberConfig
+    from zttrio.zerotier.network.membership import Membership, NetworkEvent
 
     from .bench import Puppet, Sent
 

@@ -6,24 +6,24 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import CredentialsMessage, Revocation
-from zttrio.zerotier.derived import arp_group
-from zttrio.zerotier.frames import NetworkError
-from zttrio.zerotier.netconf import NetworkConfig
-from zttrio.zerotier.networks import Networks
-from zttrio.zerotier.piece import cut
-from zttrio.zerotier.rules import ACCEPT, Rule
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import CredentialsMessage, Revocation
+from zttrio.zerotier.network.derived import arp_group
+from zttrio.zerotier.network.frames import NetworkError
+from zttrio.zerotier.network.netconf import NetworkConfig
+from zttrio.zerotier.network.networks import Networks
+from zttrio.zerotier.network.piece import cut
+from zttrio.zerotier.network.rules import ACCEPT, Rule
 
 from .lab import EPOCH, Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zttrio.zerotier.dictionary import Dictionary
     from zttrio.zerotier.events import Message
-    from zttrio.zerotier.member_config import MemberConfig
-    from zttrio.zerotier.membership import Membership
+    from zttrio.zerotier.network.dictionary import Dictionary
+    from zttrio.zerotier.network.member_config import MemberConfig
+    from zttrio.zerotier.network.membership import Membership
     from zttrio.zerotier.world import World
 
     from .lab import Host

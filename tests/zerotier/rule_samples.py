@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zttrio.zerotier.rule_frame import RuleFrame, Surroundings
-from zttrio.zerotier.rules import LAYOUTS, Rule, emit_rules, parse_rules
+from zttrio.zerotier.network.rule_frame import RuleFrame, Surroundings
+from zttrio.zerotier.network.rules import LAYOUTS, Rule, emit_rules, parse_rules
 
 from .naive_rules import ARP, IP4, IP6, Scene
 

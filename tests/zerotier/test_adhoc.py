@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zttrio.zerotier.adhoc import adhoc_config, is_adhoc
-from zttrio.zerotier.netconf import NetworkConfig
-from zttrio.zerotier.rules import DESTINATION_PORT, emit_rules
+from zttrio.zerotier.network.adhoc import adhoc_config, is_adhoc
+from zttrio.zerotier.network.netconf import NetworkConfig
+from zttrio.zerotier.network.rules import DESTINATION_PORT, emit_rules
 
 from .data import vectors
 from .test_derived import ADDRESSES

@@ -10,7 +10,7 @@ import pytest
 
 from zttrio.zerotier.controller import MemberRecord, NetworkRecord
 from zttrio.zerotier.controller.assignment import Assignment, assign
-from zttrio.zerotier.derived import rfc4193, sixplane
+from zttrio.zerotier.network.derived import rfc4193, sixplane
 
 from .controller_bench import POOL, ControllerBench
 from .data import vectors

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from zttrio.zerotier.controller import Controller
-from zttrio.zerotier.membership import NetworkStatus
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.membership import NetworkStatus
+from zttrio.zerotier.network.networks import Networks
 
 from .controller_bench import POOL
 from .lab import EPOCH, Lab
@@ -18,7 +18,7 @@ from .network_lab import MemberHost, settled
 
 if TYPE_CHECKING:
     from zttrio.zerotier.events import Message
-    from zttrio.zerotier.netconf import NetworkConfig
+    from zttrio.zerotier.network.netconf import NetworkConfig
 
     from .lab import Host
     from .network_lab import NetworkLab

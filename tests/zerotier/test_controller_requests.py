@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.config_request import request_metadata
 from zttrio.zerotier.controller import Controller, MemberAsked, MemberConfigured, RecordError
-from zttrio.zerotier.dictionary import Dictionary
-from zttrio.zerotier.frames import NetworkError
-from zttrio.zerotier.netconf import ACTIVE_BRIDGE, ManagedRoute, NetworkConfig, Specialist
-from zttrio.zerotier.piece import Piece
-from zttrio.zerotier.rules import ACCEPT, DROP, Rule
+from zttrio.zerotier.network.config_request import request_metadata
+from zttrio.zerotier.network.dictionary import Dictionary
+from zttrio.zerotier.network.frames import NetworkError
+from zttrio.zerotier.network.netconf import ACTIVE_BRIDGE, ManagedRoute, NetworkConfig, Specialist
+from zttrio.zerotier.network.piece import Piece
+from zttrio.zerotier.network.rules import ACCEPT, DROP, Rule
 
 from .controller_bench import POOL, ControllerBench, error_codes
 from .data import node_identities
 from .lab import EPOCH
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.capability import Capability
-    from zttrio.zerotier.credential import MembershipCertificate, Ownership, Tag
+    from zttrio.zerotier.network.capability import Capability
+    from zttrio.zerotier.network.credential import MembershipCertificate, Ownership, Tag
 
 
 @pytest.fixture

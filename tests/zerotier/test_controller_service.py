@@ -24,8 +24,8 @@ from zttrio.wire.zerotier import Home, NodeTask
 from zttrio.zerotier.config import NodeConfig, RelayConfig
 from zttrio.zerotier.controller import MemberAsked, MemberConfigured
 from zttrio.zerotier.endpoint import Endpoint
-from zttrio.zerotier.membership import NetworkStatus
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.membership import NetworkStatus
+from zttrio.zerotier.network.networks import Networks
 from zttrio.zerotier.world import PLANET, Root, World
 
 from .cable import Cable

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.errors import HeaderError, IdentityError
-from zttrio.zerotier import rules
-from zttrio.zerotier.capability import Capability, Custody
-from zttrio.zerotier.certificate import MembershipCertificate, Qualifier, key_hash
 from zttrio.zerotier.constants import MAX_PAYLOAD
-from zttrio.zerotier.credential import (
+from zttrio.zerotier.network import rules
+from zttrio.zerotier.network.capability import Capability, Custody
+from zttrio.zerotier.network.certificate import MembershipCertificate, Qualifier, key_hash
+from zttrio.zerotier.network.credential import (
     CAPABILITY,
     MEMBERSHIP,
     OWNERSHIP,
@@ -25,8 +25,8 @@ from zttrio.zerotier.credential import (
     Tag,
     Thing,
 )
-from zttrio.zerotier.rules import Rule, emit_rules, parse_rules
-from zttrio.zerotier.signature import signed_message
+from zttrio.zerotier.network.rules import Rule, emit_rules, parse_rules
+from zttrio.zerotier.network.signature import signed_message
 
 from .data import load, network_identity, node_identities, vectors
 from .test_derived import ADDRESSES, NETWORK_IDS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zttrio.zerotier.derived import (
+from zttrio.zerotier.network.derived import (
     BROADCAST,
     Group,
     address_of,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zttrio.zerotier.dictionary import Dictionary
+from zttrio.zerotier.network.dictionary import Dictionary
 
 from .data import load
 

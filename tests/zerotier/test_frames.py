@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from zttrio.errors import HeaderError
 from zttrio.zerotier import messages
 from zttrio.zerotier.constants import MAX_PACKET, MAX_PAYLOAD
-from zttrio.zerotier.credential import CredentialsMessage, MembershipCertificate
-from zttrio.zerotier.derived import BROADCAST, Group
-from zttrio.zerotier.dictionary import Dictionary
-from zttrio.zerotier.frames import (
+from zttrio.zerotier.network.credential import CredentialsMessage, MembershipCertificate
+from zttrio.zerotier.network.derived import BROADCAST, Group
+from zttrio.zerotier.network.dictionary import Dictionary
+from zttrio.zerotier.network.frames import (
     ACKNOWLEDGE,
     MAX_FRAME_PAYLOAD,
     WATCH_IN,
@@ -34,7 +34,7 @@ from zttrio.zerotier.frames import (
     parse_network_id,
     request_metadata,
 )
-from zttrio.zerotier.piece import Piece
+from zttrio.zerotier.network.piece import Piece
 
 from .data import load, network_identity, vectors
 from .test_credentials import COMS

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.credential import OWNERSHIP, TAG, CredentialsMessage, Revocation, Tag
-from zttrio.zerotier.derived import Group, mac_of
-from zttrio.zerotier.frames import ACKNOWLEDGE, ExtFrame, FrameMessage, MulticastFrame
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.netconf import ACTIVE_BRIDGE, Specialist
-from zttrio.zerotier.rules import (
+from zttrio.zerotier.network.credential import OWNERSHIP, TAG, CredentialsMessage, Revocation, Tag
+from zttrio.zerotier.network.derived import Group, mac_of
+from zttrio.zerotier.network.frames import ACKNOWLEDGE, ExtFrame, FrameMessage, MulticastFrame
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.netconf import ACTIVE_BRIDGE, Specialist
+from zttrio.zerotier.network.rules import (
     ACCEPT,
     DESTINATION_ADDRESS,
     DROP,
@@ -30,7 +30,7 @@ from .data import network_identity
 from .member_bench import NETWORK_ID, MemberBench
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.membership import Membership
+    from zttrio.zerotier.network.membership import Membership
 
     from .bench import Puppet, Sent
 

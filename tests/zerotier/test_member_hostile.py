@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import CredentialsMessage, Tag
-from zttrio.zerotier.derived import Group
-from zttrio.zerotier.frames import (
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import CredentialsMessage, Tag
+from zttrio.zerotier.network.derived import Group
+from zttrio.zerotier.network.frames import (
     ExtFrame,
     Gather,
     MulticastFrame,
     MulticastLike,
     NetworkError,
 )
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.netconf import ACTIVE_BRIDGE, REPLICATOR, Specialist
-from zttrio.zerotier.network_counters import FRAME_OUTCOMES, MESSAGE_OUTCOMES
-from zttrio.zerotier.networks import NetworkStatus
-from zttrio.zerotier.piece import Piece, cut
-from zttrio.zerotier.rules import ACCEPT, REDIRECT, TEE, Rule
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.netconf import ACTIVE_BRIDGE, REPLICATOR, Specialist
+from zttrio.zerotier.network.network_counters import FRAME_OUTCOMES, MESSAGE_OUTCOMES
+from zttrio.zerotier.network.networks import NetworkStatus
+from zttrio.zerotier.network.piece import Piece, cut
+from zttrio.zerotier.network.rules import ACCEPT, REDIRECT, TEE, Rule
 
 from .bench import verbs
 from .data import network_identity, node_identities

@@ -10,7 +10,7 @@ import pytest
 
 from zttrio.header.checksum import finish, pseudo_header, sum_of
 from zttrio.zerotier import messages
-from zttrio.zerotier.derived import (
+from zttrio.zerotier.network.derived import (
     BROADCAST,
     Group,
     arp_group,
@@ -19,8 +19,8 @@ from zttrio.zerotier.derived import (
     rfc4193,
     sixplane,
 )
-from zttrio.zerotier.emulation import NeighborEmulation
-from zttrio.zerotier.frames import (
+from zttrio.zerotier.network.emulation import NeighborEmulation
+from zttrio.zerotier.network.frames import (
     Gather,
     GatherAnswer,
     GatherResults,
@@ -29,21 +29,21 @@ from zttrio.zerotier.frames import (
     MulticastLike,
     NetworkError,
 )
-from zttrio.zerotier.netconf import (
+from zttrio.zerotier.network.netconf import (
     ACTIVE_BRIDGE,
     ANCHOR,
     NO_COMPRESSION,
     REPLICATOR,
     Specialist,
 )
-from zttrio.zerotier.rules import ACCEPT, DESTINATION_ADDRESS, DROP, ETHERTYPE, Rule
+from zttrio.zerotier.network.rules import ACCEPT, DESTINATION_ADDRESS, DROP, ETHERTYPE, Rule
 
 from .bench import verbs
 from .data import network_identity, node_identities
 from .member_bench import NETWORK_ID, MemberBench
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.membership import Membership
+    from zttrio.zerotier.network.membership import Membership
 
     from .bench import Puppet, Sent
 

@@ -9,16 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.bridging import BridgeRoutes, GroupsBehind
-from zttrio.zerotier.capability import Capability
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import Ownership, Revocation, Tag, Thing
-from zttrio.zerotier.derived import Group, mac_of
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.member_record import FORGED, FULL, KNOWN, NEW, OLD, REVOKED, MemberRecord
-from zttrio.zerotier.member_table import MemberTable
-from zttrio.zerotier.multicast import GroupTable, random_sample
-from zttrio.zerotier.network_counters import FRAME_OUTCOMES, MESSAGE_OUTCOMES, NetworkCounters
+from zttrio.zerotier.network.bridging import BridgeRoutes, GroupsBehind
+from zttrio.zerotier.network.capability import Capability
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import Ownership, Revocation, Tag, Thing
+from zttrio.zerotier.network.derived import Group, mac_of
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.member_record import (
+    FORGED,
+    FULL,
+    KNOWN,
+    NEW,
+    OLD,
+    REVOKED,
+    MemberRecord,
+)
+from zttrio.zerotier.network.member_table import MemberTable
+from zttrio.zerotier.network.multicast import GroupTable, random_sample
+from zttrio.zerotier.network.network_counters import (
+    FRAME_OUTCOMES,
+    MESSAGE_OUTCOMES,
+    NetworkCounters,
+)
 
 from .data import network_identity
 from .member_bench import NETWORK_ID, WINDOW, MemberBench

@@ -6,14 +6,14 @@ import attrs
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.capability import Capability, Custody
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import CredentialsMessage, Ownership, Tag, Thing
-from zttrio.zerotier.derived import BROADCAST
-from zttrio.zerotier.frames import ExtFrame, MulticastFrame, NetworkError
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.piece import cut
-from zttrio.zerotier.rules import (
+from zttrio.zerotier.network.capability import Capability, Custody
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import CredentialsMessage, Ownership, Tag, Thing
+from zttrio.zerotier.network.derived import BROADCAST
+from zttrio.zerotier.network.frames import ExtFrame, MulticastFrame, NetworkError
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.piece import cut
+from zttrio.zerotier.network.rules import (
     ACCEPT,
     CHARACTERISTICS,
     DROP,
@@ -22,7 +22,7 @@ from zttrio.zerotier.rules import (
     TAG_SENDER,
     Rule,
 )
-from zttrio.zerotier.signature import signed_message
+from zttrio.zerotier.network.signature import signed_message
 
 from .bench import Sent, verbs
 from .data import network_identity, node_identities

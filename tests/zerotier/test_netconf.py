@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.errors import HeaderError
-from zttrio.zerotier import rules
-from zttrio.zerotier.capability import Capability
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import Ownership, Tag, Thing
-from zttrio.zerotier.dictionary import Dictionary
 from zttrio.zerotier.identity import Identity
-from zttrio.zerotier.netconf import (
+from zttrio.zerotier.network import rules
+from zttrio.zerotier.network.capability import Capability
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import Ownership, Tag, Thing
+from zttrio.zerotier.network.dictionary import Dictionary
+from zttrio.zerotier.network.netconf import (
     ACTIVE_BRIDGE,
     ANCHOR,
     REPLICATOR,
@@ -25,8 +25,8 @@ from zttrio.zerotier.netconf import (
     NetworkConfig,
     Specialist,
 )
-from zttrio.zerotier.piece import MAX_CONFIGURATION
-from zttrio.zerotier.rules import Rule
+from zttrio.zerotier.network.piece import MAX_CONFIGURATION
+from zttrio.zerotier.network.rules import Rule
 
 from .data import load, network_identity, vectors
 from .test_credentials import CAPABILITIES, COMS, OWNERSHIPS, TAGS

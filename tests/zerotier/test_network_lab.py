@@ -6,10 +6,10 @@ import attrs
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.derived import Group, sixplane
-from zttrio.zerotier.netconf import ACTIVE_BRIDGE, Specialist
-from zttrio.zerotier.networks import ConfigChanged, NetworkStatus, StatusChanged
-from zttrio.zerotier.rules import ACCEPT, DROP, IP_PROTOCOL, Rule
+from zttrio.zerotier.network.derived import Group, sixplane
+from zttrio.zerotier.network.netconf import ACTIVE_BRIDGE, Specialist
+from zttrio.zerotier.network.networks import ConfigChanged, NetworkStatus, StatusChanged
+from zttrio.zerotier.network.rules import ACCEPT, DROP, IP_PROTOCOL, Rule
 
 from .network_lab import BROADCAST, IPV4, WINDOW, MemberHost, NetworkLab, packet, settled
 

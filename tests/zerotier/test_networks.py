@@ -8,13 +8,13 @@ import attrs
 import pytest
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.config_request import ConfigAnswer, ConfigRequest
-from zttrio.zerotier.derived import Group, controller_of
-from zttrio.zerotier.dictionary import Dictionary
-from zttrio.zerotier.frames import NetworkError
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.networks import ConfigChanged, NetworkStatus, StatusChanged
-from zttrio.zerotier.piece import Piece, cut
+from zttrio.zerotier.network.config_request import ConfigAnswer, ConfigRequest
+from zttrio.zerotier.network.derived import Group, controller_of
+from zttrio.zerotier.network.dictionary import Dictionary
+from zttrio.zerotier.network.frames import NetworkError
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.networks import ConfigChanged, NetworkStatus, StatusChanged
+from zttrio.zerotier.network.piece import Piece, cut
 
 from .bench import Sent, verbs
 from .data import network_identity

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from zttrio.errors import HeaderError, IdentityError
 from zttrio.zerotier.identity import Identity
-from zttrio.zerotier.netconf import NetworkConfig
-from zttrio.zerotier.piece import MAX_CONFIGURATION, Assembler, Piece, cut
+from zttrio.zerotier.network.netconf import NetworkConfig
+from zttrio.zerotier.network.piece import MAX_CONFIGURATION, Assembler, Piece, cut
 
 from .data import load, network_identity, vectors
 

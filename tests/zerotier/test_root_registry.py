@@ -11,10 +11,10 @@ from zttrio.wire.zerotier import NodeTask
 from zttrio.wire.zerotier.registry import RegistryLayer
 from zttrio.zerotier import messages
 from zttrio.zerotier.config import NodeConfig, RelayConfig
-from zttrio.zerotier.derived import Group
 from zttrio.zerotier.endpoint import Endpoint
-from zttrio.zerotier.frames import MulticastLike
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.derived import Group
+from zttrio.zerotier.network.frames import MulticastLike
+from zttrio.zerotier.network.networks import Networks
 from zttrio.zerotier.world import PLANET, Root, World
 
 from .bench import Bench

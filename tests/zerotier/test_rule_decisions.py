@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from zttrio.zerotier import rules as r
-from zttrio.zerotier.credential import Ownership, Tag, Thing
-from zttrio.zerotier.derived import rfc4193, sixplane
-from zttrio.zerotier.netconf import NDP_EMULATION, UNKNOWN_MATCHES, NetworkConfig
-from zttrio.zerotier.rule_policy import Copy, Decision, Policy, RuleList
-from zttrio.zerotier.rules import Rule, emit_rules, parse_rules
+from zttrio.zerotier.network import rules as r
+from zttrio.zerotier.network.credential import Ownership, Tag, Thing
+from zttrio.zerotier.network.derived import rfc4193, sixplane
+from zttrio.zerotier.network.netconf import NDP_EMULATION, UNKNOWN_MATCHES, NetworkConfig
+from zttrio.zerotier.network.rule_policy import Copy, Decision, Policy, RuleList
+from zttrio.zerotier.network.rules import Rule, emit_rules, parse_rules
 
 from . import naive_rules
 from .data import load, names, vectors
@@ -34,7 +34,7 @@ from .rule_samples import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zttrio.zerotier.rule_policy import Outcome
+    from zttrio.zerotier.network.rule_policy import Outcome
 
 NETWORK = 0x072211D924ABCD01
 WINDOW = 1_800_000

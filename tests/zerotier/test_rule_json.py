@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zttrio.zerotier import rules as r
-from zttrio.zerotier.rule_json import TYPE_NAMES, rules_from_json, rules_to_json
-from zttrio.zerotier.rules import LAYOUTS, Rule, emit_rules, is_action, parse_rules
+from zttrio.zerotier.network import rules as r
+from zttrio.zerotier.network.rule_json import TYPE_NAMES, rules_from_json, rules_to_json
+from zttrio.zerotier.network.rules import LAYOUTS, Rule, emit_rules, is_action, parse_rules
 
 from .data import load, vectors
 from .rule_samples import random_rule

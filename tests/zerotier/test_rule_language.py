@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zttrio.zerotier import rules as r
-from zttrio.zerotier.rule_language import RuleSyntaxError, compile_text
-from zttrio.zerotier.rule_words import (
+from zttrio.zerotier.network import rules as r
+from zttrio.zerotier.network.rule_language import RuleSyntaxError, compile_text
+from zttrio.zerotier.network.rule_words import (
     ACTIONS,
     CHARACTERISTICS,
     ETHERTYPES,
@@ -21,7 +21,7 @@ from zttrio.zerotier.rule_words import (
     RESERVED,
     TAG_MATCHES,
 )
-from zttrio.zerotier.rules import LAYOUTS, Rule
+from zttrio.zerotier.network.rules import LAYOUTS, Rule
 
 NODE = bytes.fromhex("deadbeef11")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zttrio.errors import HeaderError
-from zttrio.zerotier import rules as r
-from zttrio.zerotier.rules import (
+from zttrio.zerotier.network import rules as r
+from zttrio.zerotier.network.rules import (
     LAYOUTS,
     Rule,
     emit_rules,

@@ -8,9 +8,9 @@ import pytest
 
 from zttrio.zerotier import messages
 from zttrio.zerotier.armor import SUITE_SALSA
-from zttrio.zerotier.derived import Group
-from zttrio.zerotier.member_config import MemberConfig
-from zttrio.zerotier.networks import ConfigChanged, NetworkStatus, StatusChanged
+from zttrio.zerotier.network.derived import Group
+from zttrio.zerotier.network.member_config import MemberConfig
+from zttrio.zerotier.network.networks import ConfigChanged, NetworkStatus, StatusChanged
 
 from .data import load
 from .member_bench import NETWORK_ID, MemberBench

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zttrio.controller.service import PORT_FILE
 from zttrio.controller.token import read_token
 from zttrio.errors import LocalError
-from zttrio.zerotier.rule_language import compile_text
+from zttrio.zerotier.network.rule_language import compile_text
 
 from .main import EXIT_OK
 

@@ -16,7 +16,7 @@ from zttrio.wire.zerotier.home import Home, write_public
 from zttrio.wire.zerotier.sockets import open_udp_sockets
 from zttrio.wire.zerotier.task import NodeTask
 from zttrio.zerotier.controller import Controller, RecordError
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.networks import Networks
 
 from .api import Api
 from .http import serve_http

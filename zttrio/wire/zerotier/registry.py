@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.networks import Networks
 
 if TYPE_CHECKING:
     from zttrio.zerotier.node import Node

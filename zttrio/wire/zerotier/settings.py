@@ -12,7 +12,7 @@ from zttrio.zerotier.endpoint import GLOBAL, LINK_LOCAL, LOOPBACK, MULTICAST, NO
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zttrio.zerotier.netconf import NetworkConfig
+    from zttrio.zerotier.network.netconf import NetworkConfig
 
 __all__ = ["Choices", "make_settings"]
 

@@ -17,7 +17,7 @@ import trio
 from zttrio.errors import WireError
 from zttrio.zerotier.config import NodeConfig
 from zttrio.zerotier.endpoint import LOOPBACK, scope_of
-from zttrio.zerotier.networks import Networks
+from zttrio.zerotier.network.networks import Networks
 from zttrio.zerotier.world import PLANET
 
 from .home import Home
@@ -26,7 +26,7 @@ from .task import NodeTask
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from zttrio.zerotier.membership import Membership, NetworkEvent
+    from zttrio.zerotier.network.membership import Membership, NetworkEvent
     from zttrio.zerotier.node import Node
     from zttrio.zerotier.world import World
 

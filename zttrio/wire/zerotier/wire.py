@@ -21,8 +21,8 @@ from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
 from zttrio.header.offload import finish_checksum
 from zttrio.wire.heap import keep_freed_memory
 from zttrio.wire.shortcuts import COALESCE
-from zttrio.zerotier.derived import Group, arp_group
-from zttrio.zerotier.membership import ConfigChanged, NetworkStatus
+from zttrio.zerotier.network.derived import Group, arp_group
+from zttrio.zerotier.network.membership import ConfigChanged, NetworkStatus
 from zttrio.zerotier.world import PLANET
 
 from .home import Home, read_world
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from zttrio.abc import WirePort
-    from zttrio.zerotier.membership import Membership, NetworkEvent
+    from zttrio.zerotier.network.membership import Membership, NetworkEvent
     from zttrio.zerotier.world import World
 
 __all__ = ["ZeroTier", "parse_network_id"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .records import MemberRecord
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.dictionary import Dictionary
+    from zttrio.zerotier.network.dictionary import Dictionary
 
     from .records import NetworkRecord
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import TYPE_CHECKING, NamedTuple
 
-from zttrio.zerotier.derived import rfc4193, sixplane
+from zttrio.zerotier.network.derived import rfc4193, sixplane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

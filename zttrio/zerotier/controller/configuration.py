@@ -5,10 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from zttrio.zerotier.capability import Capability
-from zttrio.zerotier.certificate import MembershipCertificate
-from zttrio.zerotier.credential import MAX_THINGS, Ownership, Tag, Thing
-from zttrio.zerotier.netconf import (
+from zttrio.zerotier.network.capability import Capability
+from zttrio.zerotier.network.certificate import MembershipCertificate
+from zttrio.zerotier.network.credential import MAX_THINGS, Ownership, Tag, Thing
+from zttrio.zerotier.network.netconf import (
     ACTIVE_BRIDGE,
     BROADCAST,
     MAX_ADDRESSES,
@@ -20,7 +20,7 @@ from zttrio.zerotier.netconf import (
     NetworkConfig,
     Specialist,
 )
-from zttrio.zerotier.rules import ACCEPT, Rule
+from zttrio.zerotier.network.rules import ACCEPT, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

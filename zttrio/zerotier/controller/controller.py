@@ -14,11 +14,11 @@ from math import inf, nextafter
 from typing import TYPE_CHECKING, Any
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.derived import controller_of
-from zttrio.zerotier.dictionary import Dictionary
-from zttrio.zerotier.frames import NetworkError
 from zttrio.zerotier.gate import Gate
-from zttrio.zerotier.piece import MAX_CONFIGURATION, cut
+from zttrio.zerotier.network.derived import controller_of
+from zttrio.zerotier.network.dictionary import Dictionary
+from zttrio.zerotier.network.frames import NetworkError
+from zttrio.zerotier.network.piece import MAX_CONFIGURATION, cut
 
 from .admission import admit, versions, with_defaults
 from .assignment import assign

@@ -11,8 +11,8 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zttrio.zerotier.rule_json import rules_from_json, rules_to_json
-from zttrio.zerotier.rules import CAPABILITY_LIMIT, NETWORK_LIMIT
+from zttrio.zerotier.network.rule_json import rules_from_json, rules_to_json
+from zttrio.zerotier.network.rules import CAPABILITY_LIMIT, NETWORK_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

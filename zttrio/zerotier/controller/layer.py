@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.dictionary import Dictionary
     from zttrio.zerotier.events import Message
+    from zttrio.zerotier.network.dictionary import Dictionary
 
 __all__ = ["ControllerLayer"]
 

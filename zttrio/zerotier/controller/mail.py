@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from zttrio.zerotier import messages
-from zttrio.zerotier.credential import CredentialsMessage, Revocation
+from zttrio.zerotier.network.credential import CredentialsMessage, Revocation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

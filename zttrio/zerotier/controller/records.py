@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 
-from zttrio.zerotier.rule_json import rules_from_json
+from zttrio.zerotier.network.rule_json import rules_from_json
 
 from .fields import MEMBER_FIELDS, NETWORK_FIELDS, RecordError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zttrio.zerotier.identity import Identity
-    from zttrio.zerotier.rules import Rule
+    from zttrio.zerotier.network.rules import Rule
 
     from .fields import Normalizer
 

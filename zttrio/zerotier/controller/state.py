@@ -14,8 +14,8 @@ import attrs
 from .mail import Notice
 
 if TYPE_CHECKING:
-    from zttrio.zerotier.dictionary import Dictionary
     from zttrio.zerotier.identity import Identity
+    from zttrio.zerotier.network.dictionary import Dictionary
 
     from .records import MemberRecord, NetworkRecord
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..identity import Randomness
     from .derived import Group
-    from .identity import Randomness
 
 __all__ = ["GroupTable", "random_sample"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zttrio.errors import HeaderError
 
-from .identity import SIGNATURE_LENGTH
+from ..identity import SIGNATURE_LENGTH
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer

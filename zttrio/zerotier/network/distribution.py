@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from . import messages
-from .constants import MAX_PAYLOAD
+from .. import messages
+from ..constants import MAX_PAYLOAD
 from .frames import Gather, MulticastFrame
 from .multicast import random_sample
 

@@ -10,14 +10,14 @@ import attrs
 
 from zttrio.errors import HeaderError
 
-from .constants import ADDRESS_LENGTH
+from ..constants import ADDRESS_LENGTH
+from ..identity import SIGNATURE_LENGTH
 from .derived import controller_of
-from .identity import SIGNATURE_LENGTH
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
 
-    from .identity import Identity
+    from ..identity import Identity
 
 __all__ = ["MEMBERSHIP", "MembershipCertificate", "Qualifier", "key_hash"]
 

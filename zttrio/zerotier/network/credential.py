@@ -18,9 +18,9 @@ import attrs
 
 from zttrio.errors import HeaderError
 
+from ..constants import ADDRESS_LENGTH, MAX_PAYLOAD
 from .capability import Capability
 from .certificate import MEMBERSHIP, MembershipCertificate, Qualifier, key_hash
-from .constants import ADDRESS_LENGTH, MAX_PAYLOAD
 from .derived import controller_of
 from .signature import emit_signature, parse_signature, signed_message, skip_extra
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from zttrio.header.frame import Buffer
 
-    from .identity import Identity
+    from ..identity import Identity
 
 __all__ = [
     "MEMBERSHIP",

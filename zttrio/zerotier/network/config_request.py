@@ -9,8 +9,8 @@ import attrs
 
 from zttrio.errors import HeaderError
 
-from . import messages
-from .constants import PROTOCOL
+from .. import messages
+from ..constants import PROTOCOL
 from .dictionary import Dictionary
 
 if TYPE_CHECKING:

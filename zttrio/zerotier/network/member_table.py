@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .constants import is_reserved
+from ..constants import is_reserved
 from .derived import mac_of
 from .member_record import MemberRecord
 

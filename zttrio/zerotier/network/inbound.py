@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import messages
+from .. import messages
 from .frames import REDIRECT_IN, TEE_IN, WATCH_IN, emit_network_id
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
 
-    from .events import Message
+    from ..events import Message
     from .frames import ExtFrame, MulticastFrame
     from .member_record import MemberRecord
     from .membership import Membership

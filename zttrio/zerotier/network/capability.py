@@ -9,7 +9,7 @@ import attrs
 
 from zttrio.errors import HeaderError
 
-from .constants import ADDRESS_LENGTH
+from ..constants import ADDRESS_LENGTH
 from .derived import controller_of
 from .rules import CAPABILITY_LIMIT, Rule, emit_rules, parse_counted_rules
 from .signature import emit_signature, parse_signature, signed_message, skip_extra
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from zttrio.header.frame import Buffer
 
-    from .identity import Identity
+    from ..identity import Identity
 
     Lookup: TypeAlias = Callable[[bytes], Identity | None]
     """The identity of a node address, or None if it is not known yet."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from . import messages
+from .. import messages
+from ..constants import TICK, WHOIS_RETRY, is_reserved
 from .adhoc import adhoc_config, is_adhoc
 from .config_request import ConfigRequest, request_metadata
-from .constants import TICK, WHOIS_RETRY, is_reserved
 from .credential import CredentialsMessage
 from .derived import BROADCAST, Group, controller_of, mac_of
 from .frames import MulticastLike
@@ -30,13 +30,13 @@ from .rule_policy import Policy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .identity import Randomness
+    from ..identity import Randomness
+    from ..node import Node
     from .member_config import MemberConfig
     from .member_record import MemberRecord
     from .multicast import GroupTable
     from .netconf import NetworkConfig
     from .network_counters import NetworkCounters
-    from .node import Node
 
 __all__ = [
     "ConfigChanged",

@@ -22,12 +22,12 @@ import attrs
 
 from zttrio.errors import HeaderError
 
+from ..constants import ADDRESS_LENGTH
+from ..endpoint import Endpoint, emit_endpoint, parse_endpoint
 from .capability import Capability
 from .certificate import MembershipCertificate
-from .constants import ADDRESS_LENGTH
 from .credential import Ownership, Tag
 from .dictionary import Dictionary
-from .endpoint import Endpoint, emit_endpoint, parse_endpoint
 from .piece import MAX_CONFIGURATION
 from .rules import NETWORK_LIMIT, Rule, emit_rules, parse_rules
 

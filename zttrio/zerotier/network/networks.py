@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from zttrio.errors import HeaderError
 
-from . import messages
+from .. import messages
+from ..constants import WHOIS_RETRY
+from ..gate import Buckets, Gate
 from .config_request import ConfigAnswer, ConfigRequest
-from .constants import WHOIS_RETRY
 from .derived import controller_of
 from .distribution import Asked
 from .frames import (
@@ -25,7 +26,6 @@ from .frames import (
     NetworkError,
     parse_network_id,
 )
-from .gate import Buckets, Gate
 from .intake import CredentialIntake
 from .kept import TIME, Kept, KeptMessages
 from .member_config import MemberConfig
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from ipaddress import IPv4Network, IPv6Network
 
-    from .controller.layer import ControllerLayer
-    from .events import Message
-    from .identity import Randomness
-    from .node import Node
+    from ..controller.layer import ControllerLayer
+    from ..events import Message
+    from ..identity import Randomness
+    from ..node import Node
 
 __all__ = [
     "ConfigChanged",

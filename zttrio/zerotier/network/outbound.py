@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import messages
+from .. import messages
+from ..constants import MAX_PAYLOAD, is_reserved
 from .bridging import BridgeRoutes, GroupsBehind
-from .constants import MAX_PAYLOAD, is_reserved
 from .derived import BROADCAST, Group, address_of, first_octet
 from .distribution import LONGEST, Distribution
 from .emulation import NeighborEmulation

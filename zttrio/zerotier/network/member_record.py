@@ -16,10 +16,10 @@ from .certificate import MEMBERSHIP
 from .credential import CAPABILITY, OWNERSHIP, TAG, Ownership, Tag
 
 if TYPE_CHECKING:
+    from ..identity import Identity
     from .capability import Lookup
     from .certificate import MembershipCertificate
     from .credential import Revocation
-    from .identity import Identity
 
 __all__ = ["MemberRecord"]
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import messages
+from .. import messages
+from ..gate import Buckets
 from .frames import GatherAnswer, GatherResults, MulticastAnswer, MulticastLike
-from .gate import Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .controller.layer import ControllerLayer
+    from ..controller.layer import ControllerLayer
+    from ..events import Message
+    from ..node import Node
     from .derived import Group
     from .distribution import Asked
-    from .events import Message
     from .frames import Gather
     from .membership import Membership
     from .multicast import GroupTable
     from .network_counters import NetworkCounters
-    from .node import Node
 
 __all__ = ["Registry"]
 

@@ -12,13 +12,13 @@ import attrs
 
 from zttrio.errors import HeaderError
 
+from ..identity import SIGNATURE_LENGTH
 from .derived import controller_of
-from .identity import SIGNATURE_LENGTH
 
 if TYPE_CHECKING:
     from zttrio.header.frame import Buffer
 
-    from .identity import Identity
+    from ..identity import Identity
 
 __all__ = ["Assembler", "Piece", "cut"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from .events import Message
+    from ..events import Message
 
 __all__ = ["Kept", "KeptMessages"]
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from . import messages
+from .. import messages
+from ..gate import Buckets, Gate
 from .certificate import MembershipCertificate
 from .credential import CredentialsMessage, Revocation
-from .gate import Buckets, Gate
 from .member_record import FULL, NEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .events import Message
-    from .identity import Identity
+    from ..events import Message
+    from ..identity import Identity
+    from ..node import Node
+    from ..peer import Peer
     from .member_record import Credential, MemberRecord
     from .membership import Membership
     from .network_counters import NetworkCounters
-    from .node import Node
-    from .peer import Peer
 
 __all__ = ["CredentialIntake", "Taken"]
 

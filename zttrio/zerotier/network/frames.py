@@ -14,10 +14,10 @@ import attrs
 
 from zttrio.errors import HeaderError
 
-from . import messages
+from .. import messages
+from ..constants import ADDRESS_LENGTH, MAX_PAYLOAD
 from .certificate import MembershipCertificate
 from .config_request import ConfigAnswer, ConfigRequest, request_metadata
-from .constants import ADDRESS_LENGTH, MAX_PAYLOAD
 from .derived import Group
 from .dictionary import Dictionary
 
