@@ -14,12 +14,12 @@ import trio
 from zttrio import Config, Network
 from zttrio.wire import Tap
 
+from .namespaces import CLONE_NEWNET, enter_namespace
 from .verdict import unexplained
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-CLONE_NEWNET = 0x4000_0000
 OURS = "10.99.0.1"
 KERNEL = "10.99.0.2"
 OURS6 = "fd00:99::1"
@@ -45,7 +45,7 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[None]:
             # pytest-trio has wrapped the function itself.
             assert not unexplained(getattr(request.module, request.node.originalname))
         finally:
-            assert libc.setns(before, CLONE_NEWNET) == 0
+            enter_namespace(before)
     finally:
         os.close(before)
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.kernel.namespaces import CLONE_NEWNET, enter_namespace
 from tests.wire.recording import BROADCAST, RecordingPort, frame_to, running
 from zttrio.errors import WireError
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CLONE_NEWNET = 0x4000_0000
 OTHER = b"\2\xaa\0\0\0\1"
 
 
@@ -242,7 +242,7 @@ def namespace() -> Iterator[None]:
                 pytest.skip(f"no {kernel.DEVICE}")
             yield
         finally:
-            assert libc.setns(before, CLONE_NEWNET) == 0
+            enter_namespace(before)
     finally:
         os.close(before)
 
