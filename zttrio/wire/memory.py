@@ -118,8 +118,8 @@ class MemorySegment:
     ) -> None:
         self.seed = seed
         self.link: Link = Link() if link is None else link
-        self.max_segment = max_segment if OFFLOAD else 0
-        self.checksum_offload = checksum_offload and OFFLOAD
+        self.max_segment: int = max_segment if OFFLOAD else 0
+        self.checksum_offload: bool = checksum_offload and OFFLOAD
         self.configures_addresses = configures_addresses
         self.observer = observer
         self._stations: dict[str, MemoryWire] = {}
