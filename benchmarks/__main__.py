@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
+from .process import Failed
 from .report import Results, comparison, machine, table, to_json
-from .rows import KINDS, Failed, Row, measure, rows
+from .rows import KINDS, Row, measure, rows
 from .topology import open_topology, why_not
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ import json
 import os
 import signal
 import statistics
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -32,14 +31,13 @@ from tests.kernel.bridge import bridging, rate_limited
 from zttrio.wire.link import Link
 
 from .__main__ import terminate
+from .process import Failed, Process
 from .report import machine
-from .rows import Failed
 from .topology import ip, run, up, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[1]
 LINUX, OURS, PEER = "198.18.5.1", "198.18.5.2", "198.18.5.3"
 KINDS = ("linux", "send", "receive")
 RATE = 1.25e6  # octets a second; what three Python bridges carry without being the limit themselves
@@ -145,11 +143,18 @@ class Ends:
                     left_netns=source,
                     right_netns=target,
                 ),
-                End(target, "--listen", "--host", host, *(ours if kind == "receive" else ())) as to,
+                Process(
+                    "transfer",
+                    target,
+                    "--listen",
+                    "--host",
+                    host,
+                    *(ours if kind == "receive" else ()),
+                ) as to,
             ):
                 to.wait_ready()
                 sender = ("--host", host, *(ours if kind == "send" else ()), *size)
-                with End(source, *sender, "--seed", f"{number}") as of:
+                with Process("transfer", source, *sender, "--seed", f"{number}") as of:
                     sent, received = of.result(limit), to.result(GRACE)
         except RuntimeError as exc:
             raise Failed(str(exc)) from exc
@@ -161,42 +166,6 @@ class Ends:
             "sender": sent["counters"],
             "receiver": received["counters"],
         }
-
-
-class End:
-    """A running `benchmarks.transfer` process, killed at the end of the block at the latest."""
-
-    def __init__(self, netns: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", netns, sys.executable, "-m", "benchmarks.transfer", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def wait_ready(self) -> None:
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
-            raise Failed(self._process.communicate()[1].strip() or "ended without a word")
-
-    def result(self, limit: float) -> dict[str, Any]:
-        try:
-            output, errors = self._process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired as exc:
-            raise Failed(f"no end after {limit:g} s") from exc
-        if self._process.returncode:
-            raise Failed(errors.strip() or f"exit code {self._process.returncode}")
-        result: dict[str, Any] = json.loads(output.splitlines()[-1])
-        return result
 
 
 class Board:

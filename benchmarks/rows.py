@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import attrs
 
+from .process import Failed, Process
 from .topology import (
     SLIRP_GATEWAY,
     SLIRP_LISTENER,
@@ -22,16 +19,13 @@ from .topology import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .topology import Topology
 
-__all__ = ["Failed", "Row", "Sample", "measure", "rows"]
+__all__ = ["Row", "Sample", "measure", "rows"]
 
-ROOT = Path(__file__).parents[1]
 GRACE = 30.0  # seconds for a process to start and to end, beside its work; arbitrary
-
-
-class Failed(Exception):
-    """A measurement came to nothing; the text has what the processes said."""
 
 
 @attrs.frozen
@@ -233,13 +227,13 @@ def measure(row: Row, kind: str, seconds: float, *, profile: bool = False) -> Sa
     common = ["--seconds", str(seconds), "--connections", str(what.connections)]
     if profile:
         common.append("--profile")
-    listener = Endpoint(
-        row.listener_netns, [*row.listener, "--listen", "--work", works[0], *common]
+    listener = Process(
+        "endpoint", row.listener_netns, *row.listener, "--listen", "--work", works[0], *common
     )
     with listener:
         listener.wait_ready()
-        with Endpoint(
-            row.connector_netns, [*row.connector, "--work", works[1], *common]
+        with Process(
+            "endpoint", row.connector_netns, *row.connector, "--work", works[1], *common
         ) as connector:
             ends = {
                 "connector": connector.result(seconds + GRACE),
@@ -264,45 +258,3 @@ def measure(row: Row, kind: str, seconds: float, *, profile: bool = False) -> Sa
             raise Failed("nothing arrived")
         sample = Sample(received["octets"] / received["seconds"], cpu / received["octets"])
     return attrs.evolve(sample, profiles=profiles)
-
-
-class Endpoint:
-    """A running `benchmarks.endpoint` process, killed at the end of the block at the latest."""
-
-    def __init__(self, netns: str | None, arguments: list[str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.endpoint", *arguments]
-        if netns is not None:
-            command = ["ip", "netns", "exec", netns, *command]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def wait_ready(self) -> None:
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
-            raise Failed(self._last_words())
-
-    def result(self, limit: float) -> dict[str, Any]:
-        try:
-            output, errors = self._process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired as exc:
-            raise Failed(f"no end after {limit:g} s") from exc
-        if self._process.returncode:
-            raise Failed(errors.strip() or f"exit code {self._process.returncode}")
-        result: dict[str, Any] = json.loads(output.splitlines()[-1])
-        return result
-
-    def _last_words(self) -> str:
-        return self._process.communicate()[1].strip() or "ended without a word"

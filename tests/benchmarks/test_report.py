@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.process import Failed
 from benchmarks.report import SCHEMA, comparison, machine, ratios, table, to_json
-from benchmarks.rows import Failed, Row, Sample, measure, rows
+from benchmarks.rows import Row, Sample, measure, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
