@@ -7,8 +7,8 @@ from tests.wire.recording import BROADCAST, Running, frame_to, running
 from zttrio.errors import WireError
 from zttrio.header.frame import Frame
 from zttrio.wire import FrameRecord, Link, MemorySegment
-from zttrio.wire.memory import INBOX_LIMIT
 from zttrio.wire.shortcuts import OFFLOAD
+from zttrio.wire.station import INBOX_LIMIT
 
 
 async def test_a_unicast_frame_reaches_its_owner_only() -> None:
