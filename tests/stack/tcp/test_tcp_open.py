@@ -9,6 +9,7 @@ import pytest
 from zttrio.config import Config
 from zttrio.header.tcp import ACK, FIN, RST, SYN
 from zttrio.stack.events import CONN, ERR, WR
+from zttrio.stack.tcp.congestion import initial_window
 from zttrio.stack.tcp.options import TcpOptions
 from zttrio.stack.tcp.state import (
     CLOSED,
@@ -112,8 +113,83 @@ def test_a_syn_ack_that_acknowledges_something_else_is_reset() -> None:
     t.expect(SYN)
     t.send(SYN | ACK, seq=0, ack=77)
     t.expect(RST, b"", seq=77)
+    t.expect(SYN, seq=0)
     t.expect_nothing()
     assert connection.state == SYN_SENT
+
+
+def test_a_peer_that_remembers_an_older_connection_is_reset_and_called_again_at_once() -> None:
+    # RFC 9293 3.5.1, figure 9: it is synchronized, or in TIME_WAIT, and has dropped our SYN.
+    t = TcpTrace()
+    connection = t.connect()
+    first = t.expect(SYN, at=0.0)
+    t.at(0.05)
+    t.send(ACK, seq=5000, ack=77)
+    t.expect(RST, b"", seq=77, at=0.05)
+    again = t.expect(SYN, b"", seq=0, at=0.05)
+    assert again.header.seq == first.header.seq
+    assert again.header.mss == first.header.mss
+    assert t.counters.tcp_retransmits == 1
+    t.at(0.1)
+    t.send(SYN | ACK, seq=0, ack=1)
+    t.expect(ACK, seq=1, ack=1, at=0.1)
+    assert connection.state == ESTABLISHED
+    assert connection.retries == 0
+    assert connection.congestion.cwnd == initial_window(connection.mss)  # nothing was lost
+    t.at(10.0)
+    t.expect_nothing()
+
+
+def test_a_syn_that_went_out_again_at_once_measures_no_round_trip_without_timestamps() -> None:
+    t = TcpTrace()  # Karn's algorithm: the answer may be to either SYN
+    connection = t.connect()
+    t.at(0.4)
+    t.send(ACK, seq=5000, ack=77)
+    t.at(0.5)
+    t.send(SYN | ACK, seq=0, ack=1)
+    assert connection.state == ESTABLISHED
+    assert connection.rtt.srtt == 0.0
+    assert connection.rtt.rto == 1.0
+
+
+def test_a_syn_that_went_out_again_at_once_measures_the_round_trip_with_timestamps() -> None:
+    t = TcpTrace()
+    connection = t.connect()
+    t.expect(SYN)
+    t.at(0.4)
+    t.send(ACK, seq=5000, ack=77)
+    t.expect(RST)
+    stamp = t.expect(SYN).header.timestamp
+    assert stamp is not None
+    t.at(0.5)
+    t.send(SYN | ACK, seq=0, ack=1, timestamp=(1, stamp[0]))
+    assert connection.state == ESTABLISHED
+    assert connection.rtt.srtt == pytest.approx(0.1)
+
+
+def test_a_peer_that_no_reset_reaches_is_called_twice_for_each_timeout_and_no_more() -> None:
+    t = TcpTrace()
+    connection = t.connect()
+    t.expect(SYN, at=0.0)
+    when = 0.0
+    for wait in (1, 2, 4, 8, 16, 32, 64):
+        for number in range(5):
+            t.at(when + 0.01 * (number + 1))
+            t.send(ACK, seq=5000, ack=77)
+            t.expect(RST)
+            if number == 0:
+                t.expect(SYN, seq=0)
+            t.expect_nothing()
+        when += 0.01 + wait  # the peer answers, so its time runs from the second SYN on
+        t.at(when - 0.001)
+        t.expect_nothing()
+        assert connection.state == SYN_SENT
+        t.at(when)
+        if wait < 64:
+            t.expect(SYN, seq=0, at=when)
+    assert connection.state == CLOSED
+    assert connection.error == errno.ETIMEDOUT
+    t.expect_nothing()
 
 
 def test_an_ack_without_syn_does_not_open() -> None:

@@ -409,14 +409,14 @@ class TcpConnection(Timed):
         """Take the round trip of the SYN as the first sample (RFC 6298 section 5)."""
         if self.last_sent_at < 0:
             pass  # a SYN cookie without timestamps: nobody knows when that went out
-        elif not self.retries:
+        elif not self.retries and not self.is_syn_repeated:
             self.rtt.sample(now - self.last_sent_at, now)
-        else:
-            if header.timestamp is not None and self.ts_ok:
-                age = (self.timestamp(now) - header.timestamp[1]) & MASK
-                self.rtt.sample(max(age, 1) / 1000, now)
-            else:
-                self.rtt.rto = max(self.rtt.rto, 3.0)  # RFC 6298 5.7
+        elif header.timestamp is not None and self.ts_ok:
+            age = (self.timestamp(now) - header.timestamp[1]) & MASK
+            self.rtt.sample(max(age, 1) / 1000, now)
+        elif self.retries:
+            self.rtt.rto = max(self.rtt.rto, 3.0)  # RFC 6298 5.7
+        if self.retries and self.last_sent_at >= 0:
             # RFC 5681 3.1: a lost SYN is a sign of congestion, so start with one segment.
             self.congestion.cwnd = self.mss
             self.retries = 0

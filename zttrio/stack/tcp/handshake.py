@@ -20,6 +20,7 @@ from .state import ESTABLISHED, FIN_WAIT_1, SYN_SENT
 
 if TYPE_CHECKING:
     from zttrio.header.tcp import TcpHeader
+    from zttrio.stack.packet import Packet
 
 __all__ = ["QUICK_ACKS", "Handshaker"]
 
@@ -66,6 +67,33 @@ class Handshaker(Recoverer):
         self.measure_path()
         self.snd_wnd = self.max_snd_wnd = header.window  # never scaled in a SYN
         self.snd_wl1 = unwrap(header.seq, self.rcv_nxt)
+
+    def clear_half_open(self, packet: Packet, header: TcpHeader, size: int, now: float) -> None:
+        """In SYN_SENT, reset what the peer still has between our two ports, and call again.
+
+        We have lost an older connection, in a crash or by starting anew, or the peer keeps it in
+        TIME_WAIT: it has dropped our SYN and answered for that one (RFC 9293 3.5.1, figure 9).  The
+        reset ends it, and the SYN follows at once, as Linux does it: waiting for the timer would
+        cost a second, and a client that starts again may meet hundreds of these.  Once for each
+        timeout, so that a peer that gets no reset does not make us call without end.
+
+        Args:
+            packet: as the IP layer delivered it.
+            header: its TCP header, whose ACK is not of our SYN.
+            size: octets of data behind that.
+            now: the time.
+        """
+        self.layer.reset_stranger(packet, header, size, now)
+        if not self.is_syn_repeated:
+            self.is_syn_repeated = True
+            self.layer.counters.tcp_retransmits += 1
+            self.send_syn(now)
+            self.start_syn_timer(now)
+
+    def start_syn_timer(self, now: float) -> None:
+        """A SYN went out: wait for its answer, twice as long after each timeout."""
+        # Not bounded by rto_max: a SYN costs the network little, and 127 s is what people expect.
+        self.rto_at = now + self.layer.config.rto_initial * (1 << self.retries)
 
     def become_established(self, header: TcpHeader, now: float) -> None:
         """The handshake is complete: both SYNs are acknowledged."""

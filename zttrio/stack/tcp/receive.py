@@ -567,7 +567,7 @@ class Receiver(Handshaker):
         ack = unwrap(header.ack, self.snd_nxt)
         if flags & ACK and ack != self.snd_nxt:
             if not flags & RST:
-                self.layer.reset_stranger(packet, header, len(data), now)
+                self.clear_half_open(packet, header, len(data), now)
             else:
                 self.layer.counters.tcp_resets_ignored += 1
             return

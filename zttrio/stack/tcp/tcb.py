@@ -141,6 +141,8 @@ class Tcb(Endpoint):
     """`snd_nxt` when the current recovery began (RFC 6582 recover, RFC 6675 RecoveryPoint)."""
     retries: int = 0
     """Timeouts or probes since the peer was heard of last."""
+    is_syn_repeated: bool = False
+    """Our SYN went out again because the peer answered for an older connection."""
     dupacks: int = 0
     """Duplicate ACKs in a row, from peers without SACK."""
     must_resend: bool = False

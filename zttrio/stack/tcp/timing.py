@@ -68,10 +68,10 @@ class Timed(Receiver):
             self.fail(self.soft_error or errno.ETIMEDOUT, now)
             return
         self.ecn_ok = False  # RFC 3168 6.1.1.1: something on the path may drop such SYNs
+        self.is_syn_repeated = False
         self.layer.counters.tcp_retransmits += 1
         self.send_syn(now)
-        # Not bounded by rto_max: a SYN costs the network little, and 127 s is what people expect.
-        self.rto_at = now + config.rto_initial * (1 << self.retries)
+        self.start_syn_timer(now)
 
     def _persist_time_out(self, now: float) -> None:
         self.persist_at = inf
