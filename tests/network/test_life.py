@@ -191,6 +191,38 @@ async def test_after_the_block_sockets_say_that_the_network_is_down(
         net.socket()
 
 
+@pytest.mark.timeout(10)  # a loop without a checkpoint is beyond trio's reach
+async def test_after_the_block_a_listener_does_not_listen_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with Network(wire=FragileWire(), addresses=["10.0.0.1/24"]) as net:
+        [listener, _] = await net.open_tcp_listeners(7)
+    with pytest.raises(OSError, match="any more: network is down: the Network is closed") as caught:
+        await listener.accept()  # ENETDOWN means one connection to trio, which tries again
+    assert caught.value.errno == errno.EINVAL
+
+
+async def test_a_wire_that_dies_wakes_who_accepts(autojump_clock: trio.testing.MockClock) -> None:
+    wire = FragileWire()
+    caught: list[OSError] = []
+
+    async def accept(listener: trio.SocketListener) -> None:
+        try:
+            await listener.socket.accept()
+        except OSError as exc:
+            caught.append(exc)
+
+    with pytest.raises(WireError, match="cut"):
+        async with Network(wire=wire, addresses=["10.0.0.1/24"]) as net:
+            [listener, _] = await net.open_tcp_listeners(7)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(accept, listener)
+                await trio.testing.wait_all_tasks_blocked()
+                wire.broken.set()
+    assert [exc.errno for exc in caught] == [errno.EINVAL]
+    assert "fragile: cut" in str(caught[0])
+
+
 async def test_instruments_see_both_directions(autojump_clock: trio.testing.MockClock) -> None:
     class Counting(Instrument):
         received = sent = 0

@@ -38,7 +38,8 @@ class Socket(trio.socket.SocketType):
     waiting is cancellable: cancelling `accept` or a receive loses nothing that arrived, cancelling
     `connect` closes the socket, and cancelling a send has either queued the data or not.
 
-    Once the Network has been left, or its wire has died, every call raises ENETDOWN.
+    Once the Network has been left, or its wire has died, every call raises ENETDOWN, but `accept`
+    EINVAL.
     """
 
     __slots__ = (  # a busy server has thousands

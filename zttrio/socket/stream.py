@@ -145,11 +145,12 @@ class StreamSocket(Socket):
         Cancelling loses no connection.
 
         Raises:
-            OSError: EINVAL, the socket does not listen; EBADF after close.
+            OSError: EINVAL, the socket does not listen, or no longer, because the Network was left
+                or its wire died; EBADF after close.
             trio.BusyResourceError: another task is accepting.
             trio.ClosedResourceError: another task closed the socket meanwhile.
         """
-        self._check()
+        self._check_listening(self._check)
         listener = self._listener
         if listener is None:
             raise OSError(errno.EINVAL, "accept: socket does not listen")
@@ -158,7 +159,7 @@ class StreamSocket(Socket):
         while (connection := listener.accept(trio.current_time())) is None:
             await self._waiters.wait_readable()
             has_waited = True
-            self._check_waiting()
+            self._check_listening(self._check_waiting)
         self._waiters.refresh()
         sock = StreamSocket(self._driver, self._resolver, self._family, connection=connection)
         self._options.inherit(sock._options)
@@ -166,6 +167,22 @@ class StreamSocket(Socket):
         if not has_waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return sock, self._sockaddr(*connection.remote)
+
+    @staticmethod
+    def _check_listening(check: Callable[[], None]) -> None:
+        """Do *check*, but say that a socket of a network that is down does not listen.
+
+        From Linux's accept, ENETDOWN is about one connection that came to nothing, and
+        `trio.SocketListener` tries again at once: here, for ever, and nothing else would run.
+        """
+        try:
+            check()
+        except OSError as exc:
+            if exc.errno != errno.ENETDOWN:
+                raise
+            raise OSError(
+                errno.EINVAL, f"accept: socket does not listen any more: {exc.strerror}"
+            ) from exc
 
     async def connect(self, address: Any) -> None:
         """Connect to *address*.  Cancelling closes the socket.
