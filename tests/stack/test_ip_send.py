@@ -27,6 +27,7 @@ from zttrio.stack.stack import Stack
 from .stack_host import BROADCAST, MAC, PEER, PEER_MAC, US, Host
 
 if TYPE_CHECKING:
+    from zttrio.header.frame import Buffer
     from zttrio.stack.packet import Packet, PathError
 
 TESTING = 253  # RFC 3692: a protocol number for experiments
@@ -89,6 +90,65 @@ def test_the_header_checksum_is_right_whatever_the_fields() -> None:
     sent = host.take()
     assert len(sent) == 300
     assert all(packet.ip.ttl == number % 255 + 1 for number, packet in enumerate(sent))
+
+
+@pytest.mark.parametrize("mtu", [576, 1500])
+@pytest.mark.parametrize("reported", [None, 40])
+def test_a_run_of_packets_is_what_one_by_one_would_be(mtu: int, reported: int | None) -> None:
+    segments: list[tuple[bytes, Buffer]] = []
+    segments += [(bytes([number]) * 20, bytes([number]) * 600) for number in range(9)]
+    segments += [(b"twenty octets of mine", b""), (bytes(21), b"x" * 300)]
+    seen = []
+    for at_once in (True, False):
+        host, recorder = make(mtu=mtu)
+        if reported is not None:
+            host.stack.ip.lower_path_mtu(PEER, reported, host.now)
+        ip = host.stack.ip
+        if at_once:
+            ip.send_run(
+                US,
+                PEER,
+                TESTING,
+                segments,
+                host.now,
+                checksum=CHECKSUM_PARTIAL,
+                gso_size=500,
+                hop_limit=9,
+                traffic_class=4,
+            )
+        else:
+            for header, payload in segments:
+                ip.send(
+                    US,
+                    PEER,
+                    TESTING,
+                    header,
+                    payload,
+                    host.now,
+                    checksum=CHECKSUM_PARTIAL,
+                    gso_size=500 if len(payload) > 500 else 0,
+                    hop_limit=9,
+                    traffic_class=4,
+                )
+        frames = [sent.frame for sent in host.take()]
+        if reported is not None:  # the identification is the only thing that chance decides
+            for frame in frames:
+                header = bytes(frame.header)
+                frame.header = header[:18] + header[26:]
+        seen.append((frames, len(recorder.errors), host.counters))
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) >= 2
+
+
+def test_the_outbox_is_bounded_for_runs_too() -> None:
+    host, _ = make()
+    run: list[tuple[bytes, Buffer]] = [(b"head", b"load")] * (OUTBOX_LIMIT + 5)
+    ip = host.stack.ip
+    ip.send_run(
+        US, PEER, TESTING, run, 0.0, checksum=0, gso_size=1000, hop_limit=0, traffic_class=0
+    )
+    assert host.stack.ip.sizes["outbox"] == OUTBOX_LIMIT
+    assert host.counters.frames_out_full == 5
 
 
 def test_the_payload_leaves_as_the_same_object() -> None:

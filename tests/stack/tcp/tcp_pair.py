@@ -87,6 +87,33 @@ class PipeEnd:
             now,
         )
 
+    def send_run(
+        self,
+        source: bytes,
+        destination: bytes,
+        protocol: int,
+        segments: list[tuple[bytes, Buffer]],
+        now: float,
+        *,
+        checksum: int,
+        gso_size: int,
+        hop_limit: int,
+        traffic_class: int,
+    ) -> None:
+        for header, payload in segments:
+            self.send(
+                source,
+                destination,
+                protocol,
+                header,
+                payload,
+                now,
+                checksum=checksum,
+                gso_size=gso_size if len(payload) > gso_size else 0,
+                hop_limit=hop_limit,
+                traffic_class=traffic_class,
+            )
+
     def select_source(self, destination: bytes) -> bytes:
         return self.address
 

@@ -47,6 +47,11 @@ def test_the_send_queue_gives_back_what_was_put_in(data: st.DataObject) -> None:
             at = data.draw(st.integers(start, len(model) - 1))
             size = data.draw(st.integers(1, len(model) - at))
             assert bytes(queue.cut(BASE + at, size)) == bytes(model[at : at + size])
+            part = data.draw(st.integers(1, 2000))
+            pieces = queue.cut_run(BASE + at, size, part)
+            assert b"".join(pieces) == bytes(model[at : at + size])
+            assert {len(piece) for piece in pieces[:-1]} <= {part}
+            assert 0 < len(pieces[-1]) <= part
         else:
             start = data.draw(st.integers(start, len(model)))
             queue.acknowledge(BASE + start)
@@ -63,6 +68,17 @@ def test_a_chunk_is_kept_by_reference_and_cut_as_a_view() -> None:
     part = queue.cut(10, 2000)
     assert isinstance(part, memoryview)
     assert part.obj is chunk
+
+
+def test_of_a_run_only_what_crosses_chunks_is_joined() -> None:
+    queue = SendQueue(0)
+    chunks = [bytes(5000), bytes(5000)]
+    for chunk in chunks:
+        queue.append(chunk)
+    pieces = queue.cut_run(0, 9000, 3000)
+    assert [piece.obj for piece in pieces if isinstance(piece, memoryview)] == chunks
+    assert [len(piece) for piece in pieces] == [3000, 3000, 3000]
+    assert isinstance(pieces[1], bytes)
 
 
 def test_many_small_writes_make_few_chunks() -> None:

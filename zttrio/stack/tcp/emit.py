@@ -208,51 +208,36 @@ class Emitter(Tcb):
         pseudo = self.pseudo_sum + 32
         common = pseudo + src_port + dst_port + ack + window + _STAMP_WORD + stamp + echo
         options = self.options
-        hop_limit = options.hop_limit
-        traffic_class = options.traffic_class & 0xFC | ecn
-        send = self.layer.ip.send
         pack = _STAMPED.pack
-        # Segments of one chunk are views of one view; super-segments would be joined too often.
-        view = memoryview(queue.cut(seq, size)) if step <= mss else None
-        at = 0
-        while at < size:
-            part = size - at
-            if part > step:
-                part = step
-            else:
+        segments: list[tuple[bytes, Buffer]] = []
+        left = size
+        for payload in queue.cut_run(seq, size, step):
+            part = len(payload)
+            left -= part
+            if not left:
                 words |= last_flags
-            number = (seq + at) & MASK
-            payload = queue.cut(seq + at, part) if view is None else view[at : at + part]
+            number = seq & MASK
             if needs_checksum:
                 check = fold(common + part + number + words + sum_of(payload)) ^ 0xFFFF
             else:
                 check = (pseudo + part) % 0xFFFF or 0xFFFF
-            send(
-                local,
-                remote,
-                PROTOCOL_TCP,
-                pack(
-                    src_port,
-                    dst_port,
-                    number,
-                    ack,
-                    words,
-                    window,
-                    check,
-                    0,
-                    _STAMP_WORD,
-                    stamp,
-                    echo,
-                ),
-                payload,
-                now,
-                checksum=state,
-                gso_size=mss if part > mss else 0,
-                hop_limit=hop_limit,
-                traffic_class=traffic_class,
+            header = pack(
+                src_port, dst_port, number, ack, words, window, check, 0, _STAMP_WORD, stamp, echo
             )
+            segments.append((header, payload))
             words &= ~CWR
-            at += part
+            seq += part
+        self.layer.ip.send_run(
+            local,
+            remote,
+            PROTOCOL_TCP,
+            segments,
+            now,
+            checksum=state,
+            gso_size=mss,
+            hop_limit=options.hop_limit,
+            traffic_class=options.traffic_class & 0xFC | ecn,
+        )
         self.layer.counters.tcp_out += -(-size // step)
         self.last_ack_sent = self.rcv_nxt
         self.ack_octets = 0

@@ -33,6 +33,21 @@ class IpService(Protocol):
     ) -> None:
         """Send one packet; what the network does to it is reported later, if at all."""
 
+    def send_run(
+        self,
+        source: bytes,
+        destination: bytes,
+        protocol: int,
+        segments: list[tuple[bytes, Buffer]],
+        now: float,
+        *,
+        checksum: int,
+        gso_size: int,
+        hop_limit: int,
+        traffic_class: int,
+    ) -> None:
+        """`send` many: headers and payloads, all of one size but the last, which may be shorter."""
+
     def select_source(self, destination: bytes) -> bytes:
         """Which of our addresses to use; OSError (ENETUNREACH) if there is no way."""
 

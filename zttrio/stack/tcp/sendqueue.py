@@ -79,6 +79,28 @@ class SendQueue:
             length -= len(chunk)
         return b"".join(parts)
 
+    def cut_run(self, seq: int, size: int, step: int) -> list[bytes | memoryview]:
+        """*size* octets from *seq* on, which must all be there, in pieces of *step*."""
+        starts = self._starts
+        index = bisect_right(starts, seq) - 1
+        chunk = memoryview(self._chunks[index])
+        at = seq - starts[index]
+        pieces: list[bytes | memoryview] = []
+        while size:
+            part = min(size, step)
+            size -= part
+            end = at + part
+            if end <= len(chunk):
+                pieces.append(chunk[at:end])
+            else:
+                pieces.append(self.cut(starts[index] + at, part))
+            while size and end >= len(chunk):
+                end -= len(chunk)
+                index += 1
+                chunk = memoryview(self._chunks[index])
+            at = end
+        return pieces
+
     def acknowledge(self, seq: int) -> None:
         """Forget what comes before *seq*."""
         self.start = seq
