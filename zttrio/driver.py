@@ -32,6 +32,11 @@ __all__ = ["Driver", "Waiters"]
 READ_EVENTS = events.CONN | events.RD | events.ERR | events.CLOSE
 WRITE_EVENTS = events.CONN | events.WR | events.ERR | events.CLOSE
 BURST = 64  # frames offered to the wire at once; measured: larger bursts gain nothing
+TURNS = 3
+"""Turns of trio's loop that a program has before what it is told is acknowledged without it.
+
+Enough for ``serve_listeners`` to accept, start a handler, and let that read and answer.
+"""
 
 
 class Waiters:
@@ -136,6 +141,7 @@ class Driver:
         self._timer_at = inf
         self._timer_scope: trio.CancelScope | None = None
         self._changed = trio.lowlevel.ParkingLot()
+        self._held = trio.lowlevel.ParkingLot()
         self.sockets: set[Waiters] = set()
         self._settings: Settings | None = None  # that came before there was a stack
         # Few wires care what the stack listens to; None is never a stack's set.
@@ -274,6 +280,28 @@ class Driver:
             self._timer_at = inf
             self.flush()
 
+    async def run_acks(self) -> None:
+        """Send ACKs that wait for a program's answer, when that had its turn, until cancelled."""
+        tcp = self.stack.tcp
+        tcp.holds_acks = True
+        try:
+            while True:
+                if not tcp.held:
+                    await self._held.park()
+                held, tcp.held = tcp.held, []
+                for _ in range(TURNS):
+                    await trio.lowlevel.checkpoint()
+                    held = [connection for connection in held if connection.is_ack_held]
+                    if not held:
+                        break
+                else:
+                    now = trio.current_time()
+                    for connection in held:
+                        connection.send_ack(now)
+                    self.flush()
+        finally:
+            tcp.holds_acks = False
+
     # the sockets' side
 
     def flush(self) -> None:
@@ -287,15 +315,21 @@ class Driver:
         if self.stack.is_quiet and not (
             self._unsent or self._room or self._changed or self._is_followed
         ):
+            if self.stack.tcp.held:
+                self._held.unpark()
             self._arm_timer()
             return  # a read that left the window alone, for example
         self._is_flushing = True
         try:
             now = trio.current_time()
             while not self._wire_is_full:
-                frames = self._unsent or self.stack.frames_to_send(now, BURST)
+                frames = self._unsent
+                is_last = False
                 if not frames:
-                    break
+                    frames = self.stack.frames_to_send(now, BURST)
+                    is_last = len(frames) < BURST
+                    if not frames:
+                        break
                 accepted = self._wire.send(frames)
                 if accepted < len(frames):
                     self._unsent = frames[accepted:]
@@ -305,6 +339,8 @@ class Driver:
                     self._unsent = []
                 for instrument in self._instruments:
                     instrument.frames_sent(frames, now)
+                if is_last:
+                    break
             self._dispatch_events()
             if self._is_followed:
                 stack = self.stack
@@ -318,6 +354,8 @@ class Driver:
             self._room.unpark_all()
         if self._changed:
             self._changed.unpark_all()
+        if self.stack.tcp.held:
+            self._held.unpark()
         self._arm_timer()
 
     def _arm_timer(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import attrs
 import trio
 
-from . import dispatch
+from . import dispatch, opening
 from ._background import open_background
 from .capture import Capture
 from .config import Config
@@ -154,6 +154,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 network_stack.start_ipv6(now, wire.ipv6_prefix if chooses else None)
             background.start_soon(self._driver.run)
             background.start_soon(self._driver.run_timers)
+            background.start_soon(self._driver.run_acks)
             self._driver.flush()
             if self.name is not None and self._is_online():
                 self._publish(self.name)
@@ -301,21 +302,10 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             socket.gaierror: *host* does not resolve on this network.
         """
         self._check_open()
-        try:
-            with dispatch.use_network(self):
-                return await trio.open_tcp_stream(
-                    host,
-                    port,
-                    happy_eyeballs_delay=happy_eyeballs_delay,
-                    local_address=local_address,
-                )
-        except OSError as exc:
-            group = exc.__cause__
-            if exc.errno is None and isinstance(group, BaseExceptionGroup):
-                codes = {getattr(child, "errno", None) for child in group.exceptions}
-                if len(codes) == 1 and (code := codes.pop()) is not None:
-                    raise OSError(code, f"{exc}: {os.strerror(code)}") from group
-            raise
+        with dispatch.use_network(self):
+            return await opening.open_tcp_stream(
+                self.socket, host, port, happy_eyeballs_delay, local_address
+            )
 
     async def open_tcp_listeners(
         self, port: int, *, host: str | bytes | None = None, backlog: int | None = None

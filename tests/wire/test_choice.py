@@ -73,3 +73,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "import_module", missing)
     with pytest.raises(LocalError, match=r"cryptography is not installed: .*zttrio\[zerotier\]"):
         choose_wire(NETWORK, None, None, None, None)
+
+
+def test_a_wire_in_the_place_of_the_network_id_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match=r"Network\(wire=\.\.\.\)"):
+        choose_wire(HostSegment(), None, None, None, None)  # type: ignore[arg-type]

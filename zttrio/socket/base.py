@@ -196,6 +196,13 @@ class Socket(trio.socket.SocketType):
         if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
             raise ValueError(f"address must be (host, port), got {address!r}")
         host, port = address[:2]
+        if type(port) is int and 0 <= port <= 0xFFFF:
+            try:  # nearly always it is literal already, and of our family
+                ip = kernel.inet_pton(self._family, host)
+            except (OSError, TypeError, ValueError):
+                pass
+            else:
+                return self._without_mapping(ip), port
         if host == "":
             host = _WILDCARD[self._family] if local else "localhost"
         elif host == "<broadcast>":
@@ -205,10 +212,13 @@ class Socket(trio.socket.SocketType):
             flags |= kernel.AI_V4MAPPED
         found = self._resolver.getaddrinfo(host, port, self._family, self.kind, 0, flags)
         sockaddr = found[0][4]
-        ip = packed(sockaddr[0].partition("%")[0])
+        return self._without_mapping(packed(sockaddr[0].partition("%")[0])), sockaddr[1]
+
+    def _without_mapping(self, ip: bytes) -> bytes:
+        """The IPv4 address that *ip* stands for, unless this socket keeps to IPv6."""
         if ip.startswith(_V4_MAPPED) and not self._options.is_v6_only:
-            ip = ip[12:]
-        return ip, sockaddr[1]
+            return ip[12:]
+        return ip
 
     def _resolve_own(self, address: Any) -> tuple[bytes | None, int]:
         """What a program passes to bind; None is the wildcard of both families.
@@ -228,7 +238,12 @@ class Socket(trio.socket.SocketType):
         return packed(_WILDCARD[self._family])
 
     def _sockaddr(self, address: bytes | None, port: int) -> Any:
-        text = _WILDCARD[self._family] if address is None else ip_text(address)
+        if address is None:
+            text = _WILDCARD[self._family]
+        elif len(address) == 4:
+            text = "{}.{}.{}.{}".format(*address)
+        else:
+            text = kernel.inet_ntop(kernel.AF_INET6, address)
         if self._family == kernel.AF_INET6:
             if address is not None and len(address) == 4:
                 text = f"::ffff:{text}"
@@ -312,8 +327,10 @@ class Socket(trio.socket.SocketType):
         return self._options.get(level, optname)
 
     def _set_option(self, level: int, optname: int, value: Any) -> None:
+        before = self._options.changes()
         self._options.set(level, optname, value)
-        self._configure()
+        if self._options.changes() is not before:
+            self._configure()
 
     def _configure(self) -> None:
         """Give the options to the endpoints there are."""

@@ -41,7 +41,7 @@ class DatagramSocket(Socket):
         self._endpoint.close()
 
     def _configure(self) -> None:
-        for name, value in self._options.changes().items():
+        for name, value in self._options.changes():
             setattr(self._endpoint, name, value)
 
     def _local(self) -> tuple[bytes | None, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket as kernel
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -163,7 +164,7 @@ _NOT_FOR_STREAMS = {
 """What Linux says to stream sockets."""
 
 
-_NONE: dict[tuple[int, int], int] = {}
+_Values = tuple[tuple[tuple[int, int], int], ...]
 
 
 class Options:
@@ -182,39 +183,27 @@ class Options:
     def __init__(self, family: int, type: int) -> None:  # noqa: A002 - the kernel's word
         self._family = family
         self._type = type
-        self._values = _NONE  # replaced, never changed: most sockets share this one
+        self._values: _Values = ()  # sorted, so that sockets with the same options share them
         self._linger: tuple[int, int] = (0, 0)
 
     @property
     def is_v6_only(self) -> bool:
         """True if an IPv6 socket keeps to IPv6."""
-        return bool(self._values.get((kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY), 0))
+        return self.is_on(kernel.IPPROTO_IPV6, kernel.IPV6_V6ONLY)
 
     @property
     def reuses_address(self) -> bool:
         """SO_REUSEADDR."""
-        return bool(self._values.get((kernel.SOL_SOCKET, kernel.SO_REUSEADDR)))
+        return self.is_on(kernel.SOL_SOCKET, kernel.SO_REUSEADDR)
 
     @property
     def reuses_port(self) -> bool:
         """SO_REUSEPORT."""
-        return bool(self._values.get((kernel.SOL_SOCKET, kernel.SO_REUSEPORT)))
+        return self.is_on(kernel.SOL_SOCKET, kernel.SO_REUSEPORT)
 
     def is_on(self, level: int, name: int) -> bool:
         """True if the option was set to something other than 0."""
-        return bool(self._values.get((level, name)))
-
-    def _row(self, level: int, name: int) -> _Option:
-        key = (level, name)
-        row = _BOTH.get(key) or (_TCP if self._type == kernel.SOCK_STREAM else _UDP).get(key)
-        if row is None and self._family == kernel.AF_INET6:
-            more = _TCP_IPV6 if self._type == kernel.SOCK_STREAM else _UDP_IPV6
-            row = _IPV6.get(key) or more.get(key)
-        if row is None:
-            raise OSError(
-                errno.ENOPROTOOPT, f"socket option: level {level} option {name} is not known here"
-            )
-        return row
+        return bool(self._values) and bool(dict(self._values).get((level, name)))
 
     def get(self, level: int, name: int) -> int | bytes:
         """The value of an option.
@@ -234,8 +223,8 @@ class Options:
                 return int(fixed[name])
         if level == kernel.IPPROTO_IPV6 and self._family == kernel.AF_INET:
             raise OSError(errno.EOPNOTSUPP, f"socket option: {name} is for IPv6 sockets")
-        row = self._row(level, name)
-        return self._values.get((level, name), row.default)
+        row = _row(self._family, self._type, level, name)
+        return dict(self._values).get((level, name), row.default)
 
     def set(self, level: int, name: int, value: Any) -> None:
         """Remember an option; `apply` makes it act.
@@ -252,7 +241,7 @@ class Options:
             is_known = level == kernel.IPPROTO_IP or self._family == kernel.AF_INET6
             if is_known and (code := _NOT_FOR_STREAMS.get((level, name))):
                 raise OSError(code, f"socket option: level {level} option {name} is for datagrams")
-        row = self._row(level, name)
+        row = _row(self._family, self._type, level, name)
         if not isinstance(value, int):
             if len(value) >= 4:
                 value = int.from_bytes(bytes(value[:4]), "little", signed=True)
@@ -260,20 +249,49 @@ class Options:
                 value = value[0] if len(value) else 0
             else:
                 raise OSError(errno.EINVAL, f"socket option: needs 4 octets, got {len(value)}")
-        self._values = {**self._values, (level, name): row.clean(value)}
+        self._values = _replaced(self._values, (level, name), row.clean(value))
 
-    def changes(self) -> dict[str, Any]:
-        """Everything that was set, by the names of the endpoint."""
-        changes: dict[str, Any] = {}
-        for key, value in sorted(self._values.items()):  # IPPROTO_IP before IPPROTO_IPV6
-            row = self._row(*key)
-            if row.name is not None:
-                changes[row.name] = row.convert(value)
-        if self._type == kernel.SOCK_STREAM and self._linger[0]:
-            changes["linger"] = float(self._linger[1])
-        return changes
+    def changes(self) -> tuple[tuple[str, Any], ...]:
+        """Everything that was set, by the names of the endpoint; the same object for the same."""
+        return _changes(self._family, self._type, self._values, self._linger)
 
     def inherit(self, accepted: Options) -> None:
         """Give the options of a listener to a socket it has accepted, all of them as on Linux."""
         accepted._values = self._values
         accepted._linger = self._linger
+
+
+# Every stream of a program is given the same two or three options, one by one.
+
+
+@lru_cache(1024)
+def _row(family: int, kind: int, level: int, name: int) -> _Option:
+    key = (level, name)
+    row = _BOTH.get(key) or (_TCP if kind == kernel.SOCK_STREAM else _UDP).get(key)
+    if row is None and family == kernel.AF_INET6:
+        more = _TCP_IPV6 if kind == kernel.SOCK_STREAM else _UDP_IPV6
+        row = _IPV6.get(key) or more.get(key)
+    if row is None:
+        raise OSError(
+            errno.ENOPROTOOPT, f"socket option: level {level} option {name} is not known here"
+        )
+    return row
+
+
+@lru_cache(1024)
+def _replaced(values: _Values, key: tuple[int, int], value: int) -> _Values:
+    return tuple(sorted({**dict(values), key: value}.items()))
+
+
+@lru_cache(1024)
+def _changes(
+    family: int, kind: int, values: _Values, linger: tuple[int, int]
+) -> tuple[tuple[str, Any], ...]:
+    changes: dict[str, Any] = {}
+    for key, value in values:  # IPPROTO_IP before IPPROTO_IPV6
+        row = _row(family, kind, *key)
+        if row.name is not None:
+            changes[row.name] = row.convert(value)
+    if kind == kernel.SOCK_STREAM and linger[0]:
+        changes["linger"] = float(linger[1])
+    return tuple(changes.items())

@@ -69,9 +69,9 @@ class StreamSocket(Socket):
     def _configure(self) -> None:
         if changes := self._options.changes():
             if self._connection is not None:
-                self._connection.configure(**changes)
+                self._connection.configure(**dict(changes))
             if self._listener is not None:
-                self._listener.configure(**changes)
+                self._listener.configure(**dict(changes))
 
     def _local(self) -> tuple[bytes | None, int]:
         if self._connection is not None:

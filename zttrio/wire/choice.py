@@ -27,8 +27,13 @@ def choose_wire(
 
     Raises:
         ValueError: they contradict each other, or the network ID does not parse.
+        TypeError: the network ID is no text.
         LocalError: a package of the ``zerotier`` extra is missing.
     """
+    if network_id is not None and not isinstance(network_id, str):
+        raise TypeError(
+            f"network: an ID is text, not {network_id!r}; a wire is given as Network(wire=...)"
+        )
     if wire is not None:
         if not (network_id is home is planet is token is None):
             raise ValueError("network: takes a wire, or what names a ZeroTier network, not both")

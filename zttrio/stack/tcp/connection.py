@@ -233,6 +233,8 @@ class TcpConnection(Timed):
         """
         if self.is_fin_received or self.state not in (ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2):
             return
+        if self.is_ack_held:
+            return  # that one will tell
         if self.ack_octets > self.rcv_mss:
             self.send_ack(now)  # it has waited for this; see `finish_burst`
             return
@@ -342,7 +344,8 @@ class TcpConnection(Timed):
         self.rto_at = self.tail_at = self.reorder_at = inf
         self.persist_at = self.ack_at = self.life_at = inf
         self.ack_octets = 0
-        self.ack_now = False
+        self.ack_now = self.is_ack_held = False
+        self.deadline = inf
         if self.send_queue is not None:
             self.send_queue.clear()
             self.send_queue = None

@@ -144,7 +144,7 @@ class Emitter(Tcb):
             header = _PLAIN.pack(src_port, dst_port, seq, ack, words, window, check, 0)
         self.last_ack_sent = rcv_nxt
         self.ack_octets = 0
-        self.ack_now = False
+        self.ack_now = self.is_ack_held = False
         self.ack_at = inf
         layer = self.layer
         layer.counters.tcp_out += 1
@@ -241,7 +241,7 @@ class Emitter(Tcb):
         self.layer.counters.tcp_out += -(-size // step)
         self.last_ack_sent = self.rcv_nxt
         self.ack_octets = 0
-        self.ack_now = False
+        self.ack_now = self.is_ack_held = False
         self.ack_at = inf
 
     def _emit_with_sack(
@@ -270,7 +270,7 @@ class Emitter(Tcb):
         )
         self.last_ack_sent = self.rcv_nxt
         self.ack_octets = 0
-        self.ack_now = False
+        self.ack_now = self.is_ack_held = False
         self.ack_at = inf
         self.layer.send_header(
             self.local[0],

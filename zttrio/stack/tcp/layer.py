@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from zttrio.stack.ports import Binding, Ports
     from zttrio.stack.timers import TimerQueue
 
+    from .acknowledge import Acknowledger
     from .lower import IpService
-    from .receive import Receiver
     from .send import Sender
 
 __all__ = ["TcpConnection", "TcpLayer", "TcpListener"]
@@ -79,6 +79,8 @@ class TcpLayer:
         table: connections, unfinished handshakes and TIME_WAITs, by key.
         dirty: connections that may have something to send.
         acking: connections that have received something in this burst.
+        holds_acks: somebody takes `held` and sends the ACKs that nothing else has carried.
+        held: connections whose ACK waits for the program's next turn; see `Acknowledger.hold_ack`.
     """
 
     def __init__(
@@ -99,7 +101,9 @@ class TcpLayer:
         self.rng = rng
         self.table: dict[bytes, TcpConnection | Request | TimeWait] = {}
         self.dirty: deque[Sender] = deque()
-        self.acking: list[Receiver] = []
+        self.acking: list[Acknowledger] = []
+        self.holds_acks = False
+        self.held: list[Acknowledger] = []
         self._ports = ports
         self._listeners: dict[tuple[bytes | None, int], list[TcpListener]] = {}
         self._time_waits: OrderedDict[bytes, TimeWait] = OrderedDict()

@@ -17,8 +17,9 @@ from zttrio.header.frame import CHECKSUM_COMPLETE
 from zttrio.header.tcp import ACK, CWR, ECE, FIN, PSH, RST, SYN, TcpHeader
 from zttrio.stack.events import RD, WR
 
+from .acknowledge import Acknowledger
 from .emit import CHALLENGE_INTERVAL
-from .handshake import QUICK_ACKS, Handshaker
+from .handshake import QUICK_ACKS
 from .receivequeue import ReceiveQueue
 from .seq import MASK, is_newer, unwrap
 from .state import (
@@ -46,23 +47,10 @@ _STAMP_WORD = 0x0101080A
 _PREDICTED = 0xFFFF & ~PSH  # data offset and flags, of which only PSH may be or not be
 STAMP_LIFETIME = 24 * 86400.0  # RFC 7323 5.5: an idle connection's timestamp is too old to judge by
 LATE = 1.0  # arbitrary: whoever sends 4 GiB in a second needs better than PAWS
-ACK_STRETCH = 8
-"""Full segments of one burst that share an ACK, once the peer is up to speed.
-
-RFC 9293 3.8.6.3 wants (SHOULD) an ACK for every second one.  Linux's receivers share one among up
-to 64 KiB that arrive together (GRO), and every sender has had to live with that for years; at the
-start, and behind losses, a sender that counts ACKs still gets one for every second segment.
-Arbitrary.
-"""
 CE = 3  # RFC 3168 section 5: congestion experienced
-ACK_SUPERS = 4
-"""Super-segments of one burst that share an ACK, up to an eighth of the receive buffer.
-
-An ACK costs both ends as much as a super-segment does.  Arbitrary.
-"""
 
 
-class Receiver(Handshaker):
+class Receiver(Acknowledger):
     """A connection that can be fed segments."""
 
     __slots__ = ()
@@ -157,7 +145,7 @@ class Receiver(Handshaker):
                 queue = self.receive_queue = ReceiveQueue()
             queue.append(data)
             self.rcv_nxt = number + length
-            self._note_data(length, packet.gso_size, now)
+            self.note_data(length, packet.gso_size, now)
         return True
 
     def _is_mere_update(self, window: int) -> bool:
@@ -195,61 +183,6 @@ class Receiver(Handshaker):
     def is_writable(self) -> bool:
         """True if `send` would take a worthwhile amount, or raise at once; see `connection`."""
         raise NotImplementedError
-
-    def _note_data(self, size: int, gso_size: int, now: float) -> None:
-        """*size* octets were added to the stream in order: tell the reader, think of the ACK."""
-        segment = gso_size or size
-        if segment > self.rcv_mss:
-            self.rcv_mss = min(segment, self.adv_mss)
-        self.data_at = now
-        self.ack_octets += size
-        if not self.is_acking:
-            self.is_acking = True
-            self.layer.acking.append(self)
-        elif self.ack_octets >= (
-            2 * self.rcv_mss
-            if self.quick_acks
-            else self.rcv_buffer >> 1
-            if self.ready & RD  # its reader is about to run; see `finish_burst`
-            else max(ACK_STRETCH * self.rcv_mss, min(ACK_SUPERS * size, self.rcv_buffer >> 3))
-        ):
-            self.quick_acks = max(self.quick_acks - 1, 0)
-            self.send_ack(now)
-        if self.wanted & RD:
-            self.layer.events.raise_event(self, RD)
-
-    def finish_burst(self, now: float) -> None:
-        """The burst is over: acknowledge it, or arm the delayed ACK (RFC 9293 3.8.6.3)."""
-        self.is_acking = False
-        if self.ack_now:
-            self.send_ack(now)
-        elif self.ack_octets:
-            # More than one full segment: RFC 9293 3.8.6.3, and Linux's reading of it, by which the
-            # small tail of a message counts as a second segment.
-            if self.options.quick_ack:
-                self.send_ack(now)
-            elif self.ack_octets > self.rcv_mss:
-                if self.quick_acks or not self.ready & RD:
-                    self.send_ack(now)
-                else:
-                    # A task waits for this, and will read it at once: then one ACK can say that
-                    # it has come and that there is room again.  If the task does not read, the
-                    # next burst finds nobody waiting, and the timer says it in any case.
-                    self.ack_at = min(self.ack_at, now + self.layer.config.delayed_ack)
-                    self.arm(self.ack_at)
-            elif self.quick_acks and not self.is_interactive:
-                self.quick_acks -= 1
-                self.send_ack(now)
-            elif self.ack_at > now + self.layer.config.delayed_ack:
-                self.ack_at = now + self.layer.config.delayed_ack
-                self.arm(self.ack_at)
-
-    def schedule_ack(self) -> None:
-        """Acknowledge at the end of this burst, whatever the delayed-ACK rules say."""
-        self.ack_now = True
-        if not self.is_acking:
-            self.is_acking = True
-            self.layer.acking.append(self)
 
     # the complete way
 
@@ -527,7 +460,7 @@ class Receiver(Handshaker):
                 else:
                     queue.append(data)
                     self.rcv_nxt = end
-                self._note_data(self.rcv_nxt - rcv_nxt, gso_size, now)
+                self.note_data(self.rcv_nxt - rcv_nxt, gso_size, now)
                 if self.is_read_closed:
                     queue.take(queue.size)
             else:
@@ -547,11 +480,15 @@ class Receiver(Handshaker):
         self.rcv_nxt += 1
         self.rcv_adv = max(self.rcv_adv, self.rcv_nxt)
         self.is_fin_received = True
-        self.schedule_ack()
         if self.state == ESTABLISHED:
             self.state = CLOSE_WAIT
+            if self.layer.holds_acks:
+                self.hold_ack(now)
+            else:
+                self.schedule_ack()
         elif self.state == FIN_WAIT_1:
             self.state = CLOSING
+            self.schedule_ack()
         else:
             self.send_ack(now)
             self.enter_time_wait(now)
@@ -595,5 +532,7 @@ class Receiver(Handshaker):
         if data or flags & FIN:
             self._receive_text(self.rcv_nxt, data, bool(flags & FIN), packet.gso_size, now)
             self.schedule_ack()
+        elif self.layer.ip.is_local(self.remote[0]):
+            self.send_ack(now)  # a segment less saves nobody's time, and backlogs fill up in order
         else:
-            self.send_ack(now)
+            self.hold_ack(now)

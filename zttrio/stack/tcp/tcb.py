@@ -197,6 +197,8 @@ class Tcb(Endpoint):
     ack_octets: int = 0
     """Received since the last ACK we sent."""
     ack_now: bool = False
+    is_ack_held: bool = False
+    """Listed in `TcpLayer.held`: the program may be about to say something that carries the ACK."""
     tuned_at: float = 0.0
     """When `rcv_buffer` was last judged, and at which octet."""
     tuned_seq: int = 0
