@@ -319,7 +319,6 @@ class Socket(trio.socket.SocketType):
         if (level, optname) == _V6_ONLY and self._family == kernel.AF_INET6 and self._local()[1]:
             raise OSError(errno.EINVAL, f"IPV6_V6ONLY: the socket has {self._local_text()} already")
         self._set_option(level, optname, value)
-        self._driver.flush()
 
     def _get_option(self, level: int, optname: int) -> int | bytes:
         if (level, optname) == (kernel.SOL_SOCKET, kernel.SO_ACCEPTCONN):
@@ -331,6 +330,7 @@ class Socket(trio.socket.SocketType):
         self._options.set(level, optname, value)
         if self._options.changes() is not before:
             self._configure()
+            self._driver.flush()
 
     def _configure(self) -> None:
         """Give the options to the endpoints there are."""

@@ -63,9 +63,11 @@ class DatagramSocket(Socket):
             pass
         elif key in multicast.JOIN:
             self._endpoint.join_group(multicast.group_of(level, value, self._driver.stack.ip))
+            self._driver.flush()
             return
         elif key in multicast.LEAVE:
             self._endpoint.leave_group(multicast.group_of(level, value, self._driver.stack.ip))
+            self._driver.flush()
             return
         elif key in multicast.INTERFACE:
             chosen = multicast.interface_of(level, value, self._driver.stack.ip)
