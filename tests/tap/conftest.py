@@ -189,6 +189,16 @@ async def until(condition: Callable[[], object]) -> None:
             await trio.lowlevel.checkpoint()
 
 
+async def connected(client: Client) -> tuple[App, App, App]:
+    """A listener, and both ends of a connection to it."""
+    listener = await client.socket()
+    port = await listener.listen()
+    caller = await client.socket()
+    assert (await caller.connect(ADDRESS, port)).ret == 0
+    accepted, _ = await listener.accept()
+    return listener, caller, accepted
+
+
 def sockaddr(host: str, port: int) -> bytes:
     return rpc.Sockaddr(socket.inet_aton(host), port).emit()
 

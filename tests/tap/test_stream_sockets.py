@@ -15,7 +15,7 @@ import trio.lowlevel
 
 from zttrio.tap import broker, rpc
 
-from .conftest import ADDRESS, App, sockaddr
+from .conftest import ADDRESS, App, connected, sockaddr
 
 if TYPE_CHECKING:
     from .conftest import Client, Tap
@@ -35,16 +35,6 @@ async def settle(app: App, wanted: str) -> None:
     with trio.fail_after(10):
         while mask(app) != wanted:
             await trio.lowlevel.checkpoint()
-
-
-async def connected(client: Client) -> tuple[App, App, App]:
-    """A listener, and both ends of a connection to it."""
-    listener = await client.socket()
-    port = await listener.listen()
-    caller = await client.socket()
-    assert (await caller.connect(ADDRESS, port)).ret == 0
-    accepted, _ = await listener.accept()
-    return listener, caller, accepted
 
 
 async def closed_port(client: Client) -> int:

@@ -40,6 +40,7 @@ __all__ = ["Broker", "Reply"]
 
 DEPARTED = 4096  # sockets whose stand-in is closed, of which questions are answered; arbitrary
 REPORTS = 256  # different things said about one service's programs at most; arbitrary
+ROUNDS = 4  # of news that follow from news, there and back twice; arbitrary
 ADDRESS_WAIT = 10.0  # s that bind() waits for a first address of the network; arbitrary
 _TCP, _UDP = int(socket.IPPROTO_TCP), int(socket.IPPROTO_UDP)
 _STREAM, _DGRAM, _RAW = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)
@@ -97,7 +98,8 @@ class Broker:
         self.keeps_residue = standin.keeps_residue_harmless()
         self.record_charge = _measure_record()
         self.can_repurpose = False
-        self.news: dict[Connection, None] = {}  # whose program did something; to be attended
+        self.news: dict[Connection, None] = {}  # those to be attended to, the first to come first
+        self.is_attending = False
         self._resolver = resolver
         self._name = name
         self._nursery = nursery
@@ -189,8 +191,26 @@ class Broker:
         which then waits for its turn just as we did.
         """
         self.poller.dispatch()
-        while self.news:
-            next(iter(self.news)).attend()
+        self.attend_news()
+
+    def attend_news(self) -> None:
+        """Attend to every connection with news, and to those that get news thereby.
+
+        What one program writes is so on its way to the other without waking a task for either.
+        Who still has news after `ROUNDS` waits for its own task's turn, as others do.
+        """
+        self.is_attending = True
+        try:
+            for _ in range(ROUNDS):
+                if not self.news:
+                    return
+                batch, self.news = self.news, {}
+                for connection in batch:
+                    connection.attend()
+        finally:
+            self.is_attending = False
+        for connection in self.news:
+            connection.wake()
 
     def _find(self, cookie: int) -> Connection:
         connection = self._connections.get(cookie) or self._departed.get(cookie)

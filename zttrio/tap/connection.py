@@ -2,7 +2,8 @@
 
 A `Connection`, in the seed's word, stands between a program's descriptor and a socket of the stack.
 News of the stand-in come through the poller, news of the stack through `Connection.notify`; both
-only take notes and wake the task, which then moves what there is to move.
+only take notes.  What there is to move is then moved by `Connection.attend`: for a burst of news by
+the one who brings it (see `zttrio.tap.broker.Broker.attend_news`), else by the connection's task.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class House(Protocol):
     keeps_residue: bool
     record_charge: int
     news: dict[Connection, None]
+    is_attending: bool
 
     def adopt(self, connection: Connection) -> None:
         """Know a new connection, and start its task."""
@@ -182,14 +184,20 @@ class Connection(ABC):
     # news
 
     def _app_changed(self, bits: int) -> None:
-        """The poller: something happened at the program's end."""
+        """The poller: something happened at the program's end; whoever asked it attends to us."""
         self._app_events |= bits
         self.house.news[self] = None
-        self._wakeup.set()
 
     def notify(self, bits: int) -> None:
         """The stack driver: something happened at the stack's end (`Endpoint.owner`)."""
         del bits
+        if self.house.is_attending:
+            self.house.news[self] = None  # no need to wake a task: we are next
+        else:
+            self._wakeup.set()
+
+    def wake(self) -> None:
+        """Let our task attend to the news when it has its turn."""
         self._wakeup.set()
 
     def set_notify_writable(self, *, wanted: bool) -> None:

@@ -55,11 +55,16 @@ class Poller:
         del self._callbacks[fd]
         self._epoll.unregister(fd)
 
-    async def run(self) -> None:
-        """Dispatch until cancelled.  Callbacks only take notes and wake tasks."""
+    async def run(self, attend: Callable[[], None]) -> None:
+        """Dispatch until cancelled.
+
+        Args:
+            attend: called after each burst of callbacks, which only take notes.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self.dispatch()
+            attend()
 
     def dispatch(self) -> None:
         """Tell the callbacks what has happened until now."""

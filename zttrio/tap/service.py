@@ -120,7 +120,7 @@ async def serve(
                 driver, resolver, name, Everything() if policy is None else policy, nursery, say
             )
             stack.callback(broker.poller.close)
-            nursery.start_soon(broker.poller.run)
+            nursery.start_soon(broker.poller.run, broker.attend_news)
             admission = Admission(broker, network, allowed, nursery)
             nursery.start_soon(admission.run, listener)
             if streams is not None:
