@@ -90,7 +90,8 @@ class ZeroTier(Wire):
 
     configures = True
     has_unique_macs = True  # they follow from node addresses
-    checksum_offload = COALESCE  # finished and cut by us, before they are sealed
+    # Cut by us, before they are sealed.  What is not cut comes with its checksum: the stack has it
+    # for less than finding its place again would cost.
     max_segment = SUPER_SEGMENT if COALESCE else 0
     preferred_packet = PACKET
 
