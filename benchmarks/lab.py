@@ -45,7 +45,7 @@ def main() -> None:
     facts = machine()
     print(f"{facts['python']}, {facts['kernel']}, {facts['processor']}, load {facts['load']}")
     octets = options.megabytes << 20
-    for title, max_segment in (("super-segments", 65535), ("segments of 1500 octets", 0)):
+    for title, max_segment in (("super-segments", 1 << 20), ("segments of 1500 octets", 0)):
         size = octets if max_segment else octets // 8
         times = []
         for _ in range(options.rounds):

@@ -102,7 +102,8 @@ class Wire(ABC):
         mtu: the largest IP packet in octets (without the Ethernet header), as the wire starts;
             `WirePort.configure` may change it.
         max_segment: octets of TCP payload that one frame may carry under one header when it has a
-            `Frame.gso_size`; 0 if the wire wants plain frames only.
+            `Frame.gso_size`; 0 if the wire wants plain frames only.  More than 65535 for one that
+            can do with frames too long for the length field of their IP header.
         checksum_offload: True if `send` takes frames with CHECKSUM_PARTIAL.
         configures_addresses: True if addresses are chosen on the wire without configuration when
             the user gives none (RFC 3927's method).

@@ -13,7 +13,9 @@ import pytest
 from zttrio.header.address import BROADCAST_MAC, packed
 from zttrio.header.checksum import fold, pseudo_header, transport_checksum
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
-from zttrio.header.ipv4 import PROTOCOL_UDP
+from zttrio.header.ipv4 import PROTOCOL_TCP, PROTOCOL_UDP
+from zttrio.header.offload import split
+from zttrio.header.tcp import ACK, TcpHeader
 from zttrio.stack.fragmentation import finish_partial
 from zttrio.stack.ip import (
     ERROR_LIMIT,
@@ -377,7 +379,7 @@ def test_a_stack_needs_a_wire_for_ip() -> None:
 
 
 def test_super_segments_leave_room_for_their_headers() -> None:
-    stack = Stack(mac=MAC, mtu=1500, rng=random.Random(1), max_segment=1 << 20)
+    stack = Stack(mac=MAC, mtu=1500, rng=random.Random(1), max_segment=0xFFFF)
     stack.add_address(ip_interface("10.0.0.1/24"), 0.0)
     limit = stack.ip.max_segment(PEER)
     assert limit == 65535 - 20 - 60
@@ -486,3 +488,49 @@ def test_every_transports_checksum_can_be_finished_before_cutting(protocol: int,
     header[at : at + 2] = fold(pseudo_header(US, PEER, protocol, 3020)).to_bytes(2)
     finished = finish_partial(protocol, bytes(header) + bytes(3000))
     assert transport_checksum(US, PEER, protocol, finished) == 0
+
+
+@pytest.mark.parametrize("size", [65_400, 65_495, 65_496, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_super_segment_may_be_longer_than_a_packet_where_the_wire_takes_it(
+    size: int, family: int
+) -> None:
+    ours, theirs = (US, PEER) if family == 4 else (packed("fd00::1"), packed("fd00::2"))
+    stacks = []
+    for mac, address in ((MAC, ours), (PEER_MAC, theirs)):
+        stack = Stack(mac=mac, mtu=1500, rng=random.Random(1), max_segment=1 << 20)
+        if family == 6:
+            stack.start_ipv6(0.0)
+        prefix = 24 if family == 4 else 64
+        stack.add_address(ip_interface((ip_address(address), prefix)), 0.0)
+        stacks.append(stack)
+    sender, receiver = stacks
+    recorder = Recorder()
+    receiver.ip.register(PROTOCOL_TCP, recorder)
+    sender.ip.register(PROTOCOL_TCP, Recorder())
+    payload = bytes(size)
+    header = TcpHeader(1, 2, 3, 4, ACK, 5).emit()
+    state = CHECKSUM_PARTIAL
+    sender.ip.send(ours, theirs, PROTOCOL_TCP, header, payload, 0.0, checksum=state, gso_size=1000)
+    seen = []
+    for now in (0.0, 0.0, 2.0, 2.0, 4.0, 4.0):  # until addresses are known
+        for here, there in ((sender, receiver), (receiver, sender)):
+            here.handle_timers(now)
+            frames = here.frames_to_send(now, 100)
+            seen += frames
+            there.receive(frames, now)
+    (packet,) = recorder.packets
+    assert packet.payload is payload
+    assert bytes(packet.transport) == header
+    (frame,) = [frame for frame in seen if frame.gso_size]
+    pieces = split(frame)
+    assert [len(piece.payload) for piece in pieces[:-1]] == [1000] * ((size - 1) // 1000)
+    assert sum(len(piece.payload) for piece in pieces) == size
+    before = recorder.packets[:]
+    for broken in (
+        Frame(frame.header, payload, 0, state),  # no super-segment at all
+        Frame(bytes(frame), b"", 1000, state),
+    ):
+        receiver.receive([broken], 5.0)
+    if size > 65_535:
+        assert recorder.packets == before

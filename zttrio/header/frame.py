@@ -28,7 +28,9 @@ class Frame:
         header: the first piece, at least the 14 octets of the Ethernet header.
         payload: the rest.  Immutable while the frame is alive.
         gso_size: 0, or the payload octets of each of the TCP segments that this super-segment
-            stands for (the last may be shorter).
+            stands for (the last may be shorter).  If it is longer than 65535 octets, its IP header
+            says 0 octets, as Linux's do (BIG TCP); only wires whose `max_segment` asks for more
+            than that get such frames.
         checksum: one of CHECKSUM_COMPLETE, CHECKSUM_VERIFIED, CHECKSUM_PARTIAL.
     """
 

@@ -233,16 +233,20 @@ def _find_transport(header: Buffer, length: int) -> tuple[int, int, int, int]:
         v4 = ipv4.Ipv4Header.parse_quoted(header, _IP_AT)
         protocol, start, end = v4.protocol, _IP_AT + v4.header_length, _IP_AT + v4.total_length
         is_fragment = v4.is_fragment
+        counted_from = _IP_AT
     elif ethertype == ethernet.ETHERTYPE_IPV6:
         v6 = ipv6.Ipv6Header.parse_quoted(header, _IP_AT)
         protocol, start = v6.next_header, _IP_AT + ipv6.LENGTH
         end = start + v6.payload_length
+        counted_from = start
         is_fragment = False
         for extension in ipv6.iter_extension_headers(protocol, header, start):
             protocol, start = extension.next_header, extension.offset + extension.length
             is_fragment |= extension.kind == ipv6.FRAGMENT
     else:
         raise HeaderError(f"ethertype {ethertype:#06x}: is not IP")
+    if end == counted_from and length - counted_from > 0xFFFF:
+        end = length  # a super-segment that is longer than any packet
     if is_fragment or protocol not in _CHECKSUM_AT:
         raise HeaderError(f"protocol {protocol}: no checksum to finish here")
     if protocol == ipv4.PROTOCOL_TCP:

@@ -48,6 +48,7 @@ __all__ = ["LOOPBACK_MTU", "Ip"]
 
 _IPV4_LOOPBACK = packed("127.0.0.1")
 LOOPBACK_MTU = 65535
+JUMBO_SEGMENT = 1 << 20  # octets of the largest super-segment; arbitrary
 PATH_LIMIT = 4096  # destinations remembered; arbitrary
 OUTBOX_LIMIT = 1024  # frames that wait for the wire, apart from what TCP keeps; Linux's txqueuelen
 LOOPBACK_LIMIT = 1000  # packets to ourselves that wait; Linux's netdev_max_backlog
@@ -65,7 +66,8 @@ class Ip:
     Args:
         mac: our hardware address.
         mtu: octets of the largest packet on the wire.
-        max_segment: octets of TCP payload that the wire takes under one header, or 0.
+        max_segment: octets of TCP payload that the wire takes under one header, or 0; only more
+            than 65535 let super-segments be longer than a packet may be.
         checksum_offload: the wire takes CHECKSUM_PARTIAL.
         preferred_packet: octets of the largest packet that TCP sends on the wire, 0 for *mtu*.
         addresses: what is ours.
@@ -109,9 +111,11 @@ class Ip:
         self.outbox: deque[Frame] = deque()
         self.pmtus = PathMtus(timers, self._forget_path)
         self._mac = mac
-        self._max_segment = min(
-            max_segment, LOOPBACK_MTU - ipv4.LENGTH - _MAX_TRANSPORT_HEADER if max_segment else 0
-        )
+        if max_segment <= LOOPBACK_MTU:  # a wire for frames whose length fits into their header
+            most = LOOPBACK_MTU - ipv4.LENGTH - _MAX_TRANSPORT_HEADER
+        else:
+            most = JUMBO_SEGMENT
+        self._max_segment = min(max_segment, most)
         self._needs_checksum = not checksum_offload
         self._preferred = preferred_packet
         self._addresses = addresses
@@ -308,6 +312,8 @@ class Ip:
             neighbor = path.neighbor = self.neighbors.use(path.next_hop, source, now)
         if len(source) == 4:
             total = length + 20
+            if total > 0xFFFF:
+                total = 0  # a super-segment that is longer than any packet, see `Frame`
             if dont_fragment and path.may_discover:
                 # RFC 6864 4.1: without fragments the identification means nothing
                 identification = 0
@@ -337,7 +343,7 @@ class Ip:
             octets = _IPV6.pack(
                 neighbor.ethernet,
                 0x6000_0000 | traffic_class << 20,
-                length,
+                length if length <= 0xFFFF else 0,
                 protocol,
                 hop_limit or path.hop_limit,
                 source,

@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from zttrio.errors import HeaderError
-from zttrio.header import icmpv6, ipv6
+from zttrio.header import ethernet, icmpv6, ipv6
 from zttrio.header.address import IPV6_UNSPECIFIED, is_loopback
 from zttrio.header.ipv4 import PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP
 
@@ -32,6 +32,7 @@ __all__ = ["MAX_EXTENSION_HEADERS", "Ipv6Input"]
 _FRONT = struct.Struct("!IHBB16s16s")
 _AT = 14  # where the packet starts in a frame
 _MAX_PACKET = 0xFFFF
+_LONGEST = ethernet.LENGTH + ipv6.LENGTH + 0xFFFF  # octets of a frame that is no jumbogram
 MAX_EXTENSION_HEADERS = 64
 """Arbitrary: RFC 8504 5.3 lets hosts set a limit.  Linux has none, so repetitions do not count."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
@@ -92,7 +93,12 @@ class Ipv6Input:
             or lead == 0  # unspecified, loopback, mapped: looked at more closely
             or lead == 0xFF
             or source in ours
-            or (end != there and (payload or end > there))
+            or (
+                end != there
+                and (payload or end > there)
+                # A super-segment that is longer than any packet says 0, see `Frame`.
+                and (length or not gso_size or protocol != PROTOCOL_TCP or there <= _LONGEST)
+            )
         ):
             return False
         self._counters.ip_in += 1

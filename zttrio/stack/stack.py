@@ -22,6 +22,7 @@ from zttrio.header.ethernet import (
     EthernetHeader,
 )
 from zttrio.header.frame import Frame
+from zttrio.header.ipv4 import PROTOCOL_TCP
 
 from . import nd
 from .addresses import Addresses
@@ -360,7 +361,17 @@ class Stack:
                 and lead != 127
                 and destination in addresses.ours
                 and protocol in transports
-                and (end == length or (not payload and 34 <= end < length <= _MAX_FRAME))
+                and (
+                    end == length
+                    or (not payload and 34 <= end < length <= _MAX_FRAME)
+                    or (
+                        not total_length  # a super-segment that is longer than any packet
+                        and frame.gso_size
+                        and length > ethernet.LENGTH + 0xFFFF
+                        and payload
+                        and protocol == PROTOCOL_TCP
+                    )
+                )
                 and not source_mac[0] & 1
                 and source_mac != mac
                 and source not in addresses.ours
@@ -392,7 +403,7 @@ class Stack:
                 ethertype == ETHERTYPE_IPV6
                 and destination_mac == mac
                 and size >= 54
-                and length <= _MAX_FRAME
+                and (length <= _MAX_FRAME or (frame.gso_size and payload))
                 and not source_mac[0] & 1
                 and source_mac != mac
                 and self._ipv6.receive_plain(header, payload, frame.checksum, frame.gso_size, now)

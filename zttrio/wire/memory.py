@@ -78,7 +78,7 @@ class MemorySegment:
             frames at the same times give the same result, whatever order stations attach in.
         link: both directions of the cable of each station that brings no link of its own.
         max_segment: octets of TCP payload that the stations may send under one header; 0, the
-            default, makes them send real packets.
+            default, makes them send real packets.  More than 65535, up to 1 MiB, is fastest.
         checksum_offload: True lets stations leave checksums unfinished, which is faster and hides
             wrong ones.
         configures_addresses: True makes a Network without addresses choose one by itself.

@@ -59,7 +59,7 @@ class Emitter(Tcb):
         if self.options.max_segment:
             mss = min(mss, self.options.max_segment)
         mss = max(mss, MIN_MSS) - self.options_size()
-        limit = min(ip.max_segment(destination), 0xFFFF - self.headers_size())
+        limit = ip.max_segment(destination)
         self.segment_limit = max(limit - limit % mss, mss)
         if mss != self.mss:
             self.mss = mss
