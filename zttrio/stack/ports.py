@@ -219,7 +219,18 @@ class Ports:
         return binding
 
     def _share(self, binding: Binding) -> Binding:
-        return self._add(attrs.evolve(binding, is_listening=False, is_released=False))
+        return self._add(
+            Binding(
+                binding.protocol,
+                binding.address,
+                binding.port,
+                binding.reuse_address,
+                binding.reuse_port,
+                binding.owner_text,
+                binding.is_connected,
+                self,
+            )
+        )
 
     def _remove(self, binding: Binding) -> None:
         key = (binding.protocol, binding.port)
