@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from zttrio.tap.relay import CHUNK
 from zttrio.tap.standin import BULK, REST, StreamEnd, keeps_residue_harmless, make_pair
 
 if TYPE_CHECKING:
@@ -220,6 +221,13 @@ def test_a_reset_is_remembered_when_reading_hears_of_it_first(
     app.close()
     assert end.give([b"more"]) == -1
     assert end.is_reset
+
+
+def test_a_program_that_reads_late_finds_a_whole_chunk(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    service, _ = pair
+    assert StreamEnd(service, keeps_residue=True).give([bytes(CHUNK)]) == CHUNK
 
 
 def test_a_full_program_takes_what_it_can(pair: tuple[socket.socket, socket.socket]) -> None:

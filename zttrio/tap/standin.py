@@ -38,6 +38,12 @@ The kernel calls an AF_UNIX stream writable while four times what is charged fit
 residue keeps its whole last kernel buffer charged: up to 66 304 octets, seen after sendfile().
 Doubled by the kernel this number is above four times that.
 """
+SERVICE_SEND_BUFFER = 212_992
+"""SO_SNDBUF of a stream's service end.
+
+As much as Linux lets anybody have by default, which it doubles: room for a chunk of the relay in
+one piece, and for most of the next while the program reads.
+"""
 DATAGRAM_BUFFER = 212_992  # Linux's default; room for one datagram of 65 507 octets at least
 BULK = 1 << 15  # octets at once from which on a program is taken to send more; arbitrary
 REST = 1 << 10  # octets left for the next turn then; arbitrary
@@ -61,6 +67,7 @@ def make_pair(kind: int) -> tuple[socket.socket, socket.socket, int]:
     if kind == socket.SOCK_STREAM:
         app.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, APP_SEND_BUFFER)
         service.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SERVICE_SEND_BUFFER)
     else:
         for end in (service, app):
             if end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < DATAGRAM_BUFFER:
