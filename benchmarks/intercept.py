@@ -2,7 +2,9 @@
 
 Every row is measured three times in each round, one after the other: over the kernel's loopback,
 over the loopback of one tap service, and from one tap service to another over the host segment.
-Ratios are medians of the rounds' quotients.  Needs iperf3 and redis; no root.
+Ratios are medians of the rounds' quotients.  Beside iperf3 stands the *bare relay*: what a process
+of trio moves from one pair of sockets to another with nothing in between, which is the most that a
+tap service could.  Needs iperf3 and redis; no root.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PATIENCE = 30.0  # s for a server to start
 KERNEL, LOOPBACK, SEGMENT = "kernel loopback", "service loopback", "host segment"
+CEILING = "bare relay"  # no place: see BARE_RELAY
 PYTHON = sys.executable
 
 # Run behind the preload library: prints microseconds, the p50 and p99 of each call.
@@ -84,6 +87,52 @@ for _ in range(int(sys.argv[1])):
     times.append((time.perf_counter_ns() - start) / 1000)
 times.sort()
 print(times[len(times) // 2], times[len(times) * 99 // 100])
+"""
+# The most that a relay in a trio process could move: from one pair to another, and nothing between.
+# One program writes as iperf3 does, another reads; prints octets per second.
+BARE_RELAY = """
+import os, socket, sys, time, trio
+CHUNK = 1 << 17
+seconds = float(sys.argv[1])
+from_writer, writer = socket.socketpair()
+to_reader, reader = socket.socketpair()
+if not os.fork():
+    for end in (from_writer, to_reader, reader):
+        end.close()
+    data, until = bytes(CHUNK), time.monotonic() + seconds
+    while time.monotonic() < until:
+        writer.sendall(data)
+    os._exit(0)
+writer.close()
+if not os.fork():
+    for end in (from_writer, to_reader):
+        end.close()
+    room, total, start = bytearray(CHUNK), 0, time.monotonic()
+    while size := reader.recv_into(room):
+        total += size
+    print(total / (time.monotonic() - start), flush=True)
+    os._exit(0)
+reader.close()
+async def relay():
+    from_writer.setblocking(False)
+    to_reader.setblocking(False)
+    while True:
+        try:
+            data = memoryview(from_writer.recv(2 * CHUNK))
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(from_writer)
+            continue
+        if not data:
+            return
+        while data:
+            try:
+                data = data[to_reader.send(data):]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(to_reader)
+trio.run(relay)
+to_reader.close()
+os.wait()
+os.wait()
 """
 SERVE = """
 import socket, sys
@@ -273,6 +322,9 @@ def measure_rows(rows: Sequence[Row], places: Sequence[Place], options: Any) -> 
         for row in rows:
             for place in places:
                 samples[row.key][place.name].append(row.measure(place, options.seconds))
+            if row.measure is bulk:
+                text = call([PYTHON, "-c", BARE_RELAY, str(options.seconds)], dict(os.environ))
+                samples[row.key].setdefault(CEILING, []).append(float(text))
     return samples
 
 
@@ -311,6 +363,12 @@ def table(samples: Samples, calls: Calls, rounds: int) -> str:
         quotients = " ".join(f"{ratio(found, place):6.2f}" for place in places[1:])
         cells = "".join(f"{value:>18,.0f}" for value in values)
         lines.append(f"{key + ' (' + unit + ')':<26}{cells} {quotients}")
+        if CEILING in found:
+            most = statistics.median(found[CEILING]) / SCALES.get(unit, 1)
+            lines.append(
+                f"{f'{CEILING} ({unit})':<26}{'':>18}{most:>18,.0f}{'':>18} "
+                f"{ratio(found, CEILING):6.2f}"
+            )
     lines += ["", f"{'control calls, us':<26}{'p50':>9}{'p99':>9}"]
     for name, rows in calls.items():
         p50, p99 = (statistics.median(row[index] for row in rows) for index in (0, 1))
@@ -349,7 +407,7 @@ def main() -> int:
             "units": {row.key: "octets/s" if row.unit == "MB/s" else row.unit for row in rows},
             "samples": samples,
             "ratios": {
-                key: {place: ratio(found, place) for place in (LOOPBACK, SEGMENT)}
+                key: {place: ratio(found, place) for place in found if place != KERNEL}
                 for key, found in samples.items()
             },
             "control calls": calls,
