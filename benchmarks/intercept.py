@@ -3,8 +3,8 @@
 Every row is measured three times in each round, one after the other: over the kernel's loopback,
 over the loopback of one tap service, and from one tap service to another over the host segment.
 Ratios are medians of the rounds' quotients.  Beside iperf3 stands the *bare relay*: what a process
-of trio moves from one pair of sockets to another with nothing in between, which is the most that a
-tap service could.  Needs iperf3 and redis; no root.
+of trio moves from one pair of sockets to another with nothing in between.  Needs iperf3 and redis;
+no root.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ for _ in range(int(sys.argv[1])):
 times.sort()
 print(times[len(times) // 2], times[len(times) * 99 // 100])
 """
-# The most that a relay in a trio process could move: from one pair to another, and nothing between.
+# A relay in a trio process that has nothing else to do: from one pair to another.
 # One program writes as iperf3 does, another reads; prints octets per second.
 BARE_RELAY = """
 import os, socket, sys, time, trio
