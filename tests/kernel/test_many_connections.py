@@ -63,8 +63,15 @@ async def talk(number: int, outcomes: Counter[str]) -> None:
     outcomes["whole"] += 1
 
 
-# Some are reset on purpose, by both sides.
-@explains("TcpOutRsts", "TcpEstabResets", "TcpExtTCPAbortOnData", "TcpExtTCPAbortOnClose")
+# Some are reset on purpose, by both sides; and on a busy machine more of them wait to be accepted
+# than the backlog holds, so that the last ACK of a handshake is dropped and our SYN comes again.
+@explains(
+    "TcpOutRsts",
+    "TcpEstabResets",
+    "TcpExtTCPAbortOnData",
+    "TcpExtTCPAbortOnClose",
+    "TcpExtTCPSYNChallenge",
+)
 async def test_every_stream_is_right_and_nothing_is_left() -> None:
     outcomes: Counter[str] = Counter()
     async with open_tap_network(config=Config(time_wait=0.5)) as network:
