@@ -283,3 +283,21 @@ def test_packets_without_such_a_checksum_are_refused(name: str) -> None:
 def test_only_tcp_can_be_a_super_segment(name: str) -> None:
     with pytest.raises(HeaderError):
         split(Frame(KERNEL_FRAMES[name], b"", 10, CHECKSUM_PARTIAL))
+
+
+@pytest.mark.parametrize("size", [1, 999, 1000, 1001, 5500])
+def test_parts_may_stay_unfinished_as_the_whole_is(size: int) -> None:
+    for address in (bytes([10, 0, 0, 1]), bytes(15) + b"\1"):
+        segment = TcpHeader(1, 2, 0xFFFF_FF00, 4, ACK | PSH, 5).emit()
+        if len(address) == 4:
+            front = bytes(12) + b"\x08\x00"
+            front += Ipv4Header(address, address, 6, 40 + size).emit()
+        else:
+            front = bytes(12) + b"\x86\xdd" + Ipv6Header(address, address, 6, 20 + size).emit()
+        frame = Frame(front + segment, bytes(range(250)) * 22, 1000, CHECKSUM_PARTIAL)
+        frame.payload = frame.payload[:size]
+        pieces = split(frame, complete=False)
+        assert {piece.checksum for piece in pieces} == {CHECKSUM_PARTIAL}
+        assert [finish_checksum(piece) for piece in pieces] == split(frame)
+    plain = Frame(frame.header, b"", 0, CHECKSUM_PARTIAL)
+    assert split(plain, complete=False) == [plain]

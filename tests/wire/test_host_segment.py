@@ -109,10 +109,10 @@ class TestFrames:
             assert a.wire.counters()["too_long"] == 1
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
                 address = str(folder / f"{a.mac.hex()}.sock")
-                for octets in (b"", b"x" * 13, bytes(1015), b"\0" * 14):
+                for octets in (b"", b"x" * 13, bytes(1015), b"\2" * 14):
                     stranger.sendto(octets, address)
             await a.port.wait_frames(1)
-            assert a.port.frames == [bytes(14)]
+            assert a.port.frames == [b"\2" * 14]
             assert a.wire.counters()["malformed"] == 5
 
     async def test_a_burst_of_nothing_but_bad_frames_is_not_delivered(self, folder: Path) -> None:
@@ -137,7 +137,7 @@ class TestFrames:
         with ours, theirs:
             ours.setblocking(False)
             for number in range(100):  # a pair takes more than a bound socket
-                theirs.send(bytes(14) + b"%d" % number)
+                theirs.send(b"\2" * 14 + b"%d" % number)
             port = RecordingPort()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(HostSegment(folder)._receive, ours, port)

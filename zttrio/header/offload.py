@@ -12,7 +12,7 @@ from zttrio.errors import HeaderError
 
 from . import ethernet, ipv4, ipv6, tcp
 from .checksum import checksum, finish, fold, pseudo_header, sum_of
-from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, CHECKSUM_VERIFIED, Frame
+from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Frame
 
 if TYPE_CHECKING:
     from .frame import Buffer
@@ -51,7 +51,7 @@ def finish_checksum(frame: Frame) -> Frame:
     return Frame(bytes(finished), payload, frame.gso_size, CHECKSUM_COMPLETE)
 
 
-def split(frame: Frame, mtu: int | None = None) -> list[Frame]:
+def split(frame: Frame, mtu: int | None = None, *, complete: bool = True) -> list[Frame]:
     """*frame* as plain frames without a `gso_size`, each with its checksums filled in.
 
     A super-segment becomes the TCP segments it stands for, in order: sequence numbers and IPv4
@@ -65,13 +65,14 @@ def split(frame: Frame, mtu: int | None = None) -> list[Frame]:
         frame: anything the stack sends.
         mtu: if given, segments are shorter than `Frame.gso_size` where an IP packet of this many
             octets would not hold it.
+        complete: False leaves checksums unfinished (CHECKSUM_PARTIAL) if they are.
 
     Raises:
         HeaderError: a frame with a `gso_size` is not a TCP segment.
         ValueError: *mtu* has no room for payload.
     """
     if not frame.gso_size:
-        return [finish_checksum(frame)]
+        return [finish_checksum(frame) if complete else frame]
     start, data_at, end = locate_segment(frame)
     header, payload = frame.header, frame.payload
     if data_at == len(header):
@@ -84,7 +85,9 @@ def split(frame: Frame, mtu: int | None = None) -> list[Frame]:
         size = min(size, mtu - (data_at - _IP_AT))
         if size <= 0:
             raise ValueError(f"mtu {mtu}: no room behind {data_at - _IP_AT} octets of headers")
-    state = CHECKSUM_VERIFIED if frame.checksum == CHECKSUM_VERIFIED else CHECKSUM_COMPLETE
+    state = frame.checksum
+    if state == CHECKSUM_PARTIAL and complete:
+        state = CHECKSUM_COMPLETE
     return _cut(bytearray(header), payload, size, start, state)
 
 
@@ -109,7 +112,8 @@ def _cut(header: bytearray, payload: memoryview, size: int, start: int, state: i
     headers_length = len(header) - _IP_AT
     tcp_length = len(header) - start
     tcp_sum = sum_of(header[start:])
-    tcp_sum += pseudo_header(bytes(source), bytes(destination), ipv4.PROTOCOL_TCP, tcp_length)
+    pseudo_sum = pseudo_header(bytes(source), bytes(destination), ipv4.PROTOCOL_TCP, tcp_length)
+    tcp_sum += pseudo_sum
 
     frames = []
     count = max(1, -(-len(payload) // size))
@@ -131,7 +135,10 @@ def _cut(header: bytearray, payload: memoryview, size: int, start: int, state: i
             own_flags &= ~_FIN_AND_PSH
         _U32.pack_into(octets, start + 4, seq)
         octets[start + 13] = own_flags
-        value = finish(tcp_sum + seq + own_flags + len(piece) + sum_of(piece))
+        if state == CHECKSUM_PARTIAL:
+            value = fold(pseudo_sum + len(piece))
+        else:
+            value = finish(tcp_sum + seq + own_flags + len(piece) + sum_of(piece))
         _U16.pack_into(octets, start + 16, value)
         frames.append(Frame(bytes(octets), piece, 0, state))
     return frames

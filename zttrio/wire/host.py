@@ -2,7 +2,8 @@
 
 The cable is a private folder.  Each station binds a datagram socket to ``MAC.sock`` in it, sends
 unicast frames straight to the socket of their owner, and broadcasts to all of them: no root, no
-server, no configuration.  Frames stay in this machine's memory, so their checksums stay unfinished.
+server, no configuration.  Frames stay in this machine's memory, so their checksums stay unfinished,
+and long ones go by reference (see `ring`), super-segments among them.
 
 The kernel keeps only a few datagrams per socket (``net.unix.max_dgram_qlen``, often 10, of up to
 64 KiB), and that is the back-pressure: a frame for a full station stays with the stack.
@@ -23,13 +24,15 @@ import trio
 
 from zttrio._background import open_background
 from zttrio.abc import Wire
-from zttrio.errors import WireError
+from zttrio.errors import HeaderError, WireError
 from zttrio.header.frame import CHECKSUM_PARTIAL, Frame
+from zttrio.header.offload import split
 
 from .folder import SegmentFolder
 from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 from .name import station_name
+from .reference import ANCILLARY, LONG, LONGEST_HEADER, MARK, SHARES, Lender, References
 from .shortcuts import OFFLOAD
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HostSegment"]
 
+MAX_SEGMENT = 5 << 16  # arbitrary: what a program writes at once, in a place of its own
+RING_PAUSE = 0.0005  # s until the next look at a full ring, which empties in 2 ms; arbitrary
+LONGEST_PAUSE = 0.05  # s, after a while of that; arbitrary
 MTU = 65520  # an IP packet of at most 65535 octets, a multiple of 8 (and libvirt's choice too)
 BURST = 64  # frames per wake-up; the kernel's NAPI budget
 SMALL = 512  # arbitrary: joining less than this costs less than a vector of pieces
@@ -80,8 +86,10 @@ class _Peer:
 
     mac: bytes
     sock: socket.socket
+    lender: Lender
     is_blocked: bool = False
     is_stuck: bool = False
+    rest: list[Frame] = attrs.Factory(list)  # of a super-segment that it has taken a part of
 
 
 class HostSegment(Wire):
@@ -103,6 +111,7 @@ class HostSegment(Wire):
     """
 
     checksum_offload = OFFLOAD
+    max_segment = MAX_SEGMENT if SHARES else 0
     configures_addresses = True
     has_unique_macs = True  # two cannot bind the same socket
 
@@ -128,6 +137,7 @@ class HostSegment(Wire):
         self._was_used = False
         self._folder: SegmentFolder | None = None
         self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
+        self._references = References(self._longest)
         self._names: set[str] = set()
         self._is_gone = False
 
@@ -165,7 +175,9 @@ class HostSegment(Wire):
         finally:
             for peer in self._peers.values():
                 peer.sock.close()
+                peer.lender.close()
             self._peers.clear()
+            self._references.close()
             self._caller.close()
             sock.close()
             folder.close()
@@ -185,14 +197,16 @@ class HostSegment(Wire):
         counts = self._counts
         longest = self._longest
         size = longest + 1  # one more shows that a datagram was cut off
-        receive = sock.recv
+        receive = sock.recvmsg
         while True:
             await trio.lowlevel.wait_readable(sock)
             frames: list[Frame] = []
             try:
                 for _ in range(BURST):
-                    octets = receive(size)
-                    if ETHERNET_HEADER <= len(octets) <= longest:
+                    octets, ancillary, _, _ = receive(size, ANCILLARY)
+                    if ancillary or octets.startswith(MARK):
+                        self._receive_marked(octets, ancillary, frames)
+                    elif ETHERNET_HEADER <= len(octets) <= longest:
                         counts.octets_received += len(octets)
                         frames.append(Frame(octets, b"", 0, CHECKSUM_PARTIAL))
                     else:
@@ -205,6 +219,18 @@ class HostSegment(Wire):
                 counts.frames_received += len(frames)
                 port.deliver(frames)
 
+    def _receive_marked(
+        self, octets: bytes, ancillary: list[tuple[int, int, bytes]], frames: list[Frame]
+    ) -> None:
+        try:
+            frame = self._references.receive(octets, ancillary)
+        except ValueError:
+            self._counts.malformed += 1
+            return
+        if frame is not None:
+            self._counts.octets_received += len(frame)
+            frames.append(frame)
+
     def send(self, frames: Sequence[Frame]) -> int:
         """Take frames for the wire; see `zttrio.abc.Wire`."""
         counts = self._counts
@@ -216,7 +242,7 @@ class HostSegment(Wire):
         for taken, frame in enumerate(frames):
             header = frame.header
             size = len(frame)
-            if size > self._longest:
+            if size > self._longest and not frame.gso_size:
                 counts.too_long += 1
                 continue
             if len(header) < ETHERNET_HEADER:
@@ -236,21 +262,79 @@ class HostSegment(Wire):
                 counts.stuck_station += 1
                 continue
             try:
-                if size > SMALL:
+                if len(frame.payload) > LONG and SHARES and len(header) <= LONGEST_HEADER:
+                    if not self._send_long(peer, frame):
+                        counts.blocked += 1
+                        self._block(peer)
+                        return taken
+                elif frame.gso_size:
+                    self._send_split(peer, frame)
+                elif size > SMALL:
                     peer.sock.sendmsg((header, frame.payload))
                 else:
                     peer.sock.send(b"".join((header, frame.payload)))
             except BlockingIOError:
                 counts.blocked += 1
-                peer.is_blocked = True
-                self._background.start_soon(self._watch, peer)
+                self._block(peer)
                 return taken
+            except HeaderError:
+                counts.malformed += 1
             except OSError as exc:
                 self._failed(peer, exc, folder)
             else:
                 counts.frames_sent += 1
                 counts.octets_sent += size
+                if peer.rest and not peer.is_blocked:
+                    counts.blocked += 1
+                    self._block(peer)
         return len(frames)
+
+    def _send_long(self, peer: _Peer, frame: Frame) -> bool:
+        """Send a frame by reference if the station takes that; False if the ring is full.
+
+        Raises:
+            OSError: as from the socket.
+            HeaderError: as `_send_split`.
+        """
+        if peer.lender.is_open:
+            return peer.lender.send(peer.sock, frame)
+        peer.lender.offer(peer.sock)
+        if frame.gso_size:
+            self._send_split(peer, frame)
+        else:
+            peer.sock.sendmsg((frame.header, frame.payload))
+        return True
+
+    def _send_split(self, peer: _Peer, frame: Frame) -> None:
+        """Send the segments of a super-segment; what the station does not take is its `rest`.
+
+        Raises:
+            OSError: as from the socket; of BlockingIOError, nothing was sent.
+            HeaderError: it is none.
+        """
+        pieces = split(frame, self.mtu, complete=False)
+        peer.sock.sendmsg((pieces[0].header, pieces[0].payload))
+        peer.rest = pieces[1:]
+        self._send_rest(peer)
+
+    def _send_rest(self, peer: _Peer) -> bool:
+        """Send what is left of a super-segment; False if the station is full before the end.
+
+        Raises:
+            OSError: as from the socket, but for BlockingIOError.
+        """
+        rest = peer.rest
+        try:
+            while rest:
+                peer.sock.sendmsg((rest[0].header, rest[0].payload))
+                del rest[0]
+        except BlockingIOError:
+            return False
+        return True
+
+    def _block(self, peer: _Peer) -> None:
+        peer.is_blocked = True
+        self._background.start_soon(self._watch, peer)
 
     def _open_peer(self, mac: bytes, folder: SegmentFolder) -> _Peer | None:
         sock = None
@@ -264,7 +348,7 @@ class HostSegment(Wire):
             return None
         while len(self._peers) >= PEER_LIMIT:
             self._close_peer(next(iter(self._peers.values())))
-        peer = self._peers[mac] = _Peer(mac, sock)
+        peer = self._peers[mac] = _Peer(mac, sock, Lender(self.mac))
         return peer
 
     def _close_peer(self, peer: _Peer) -> None:
@@ -272,20 +356,43 @@ class HostSegment(Wire):
         if peer.is_blocked:
             trio.lowlevel.notify_closing(peer.sock)
         peer.sock.close()
+        peer.lender.close()
 
     async def _watch(self, peer: _Peer) -> None:
         """Wait until a full station takes frames again, but let others wait for it only so long."""
         try:
             with trio.move_on_after(PATIENCE) as patience:
-                await trio.lowlevel.wait_writable(peer.sock)
+                await self._room(peer)
             if patience.cancelled_caught:
                 peer.is_stuck = True
                 self._port.send_ready()
-                await trio.lowlevel.wait_writable(peer.sock)
+                await self._room(peer)
         except trio.ClosedResourceError:
             pass  # it made room for another station, or is gone
         peer.is_blocked = peer.is_stuck = False
         self._port.send_ready()
+
+    async def _room(self, peer: _Peer) -> None:
+        """Return when a full station takes a frame, and has taken what is left of the last.
+
+        Raises:
+            trio.ClosedResourceError: it made room for another station, or is gone.
+        """
+        pause = RING_PAUSE
+        while True:
+            await trio.lowlevel.wait_writable(peer.sock)
+            if peer.lender.is_full:
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                if peer.sock.fileno() < 0:
+                    raise trio.ClosedResourceError("the station's socket was closed")
+                continue
+            try:
+                if self._send_rest(peer):
+                    return
+            except OSError:
+                peer.rest = []  # the next frame finds out
+                return
 
     def _send_to_all(self, frame: Frame, folder: SegmentFolder) -> None:
         """Give everybody a copy.  Nobody waits for a full station: broadcasts may be lost."""
