@@ -207,6 +207,7 @@ class Broker:
                 batch, self.news = self.news, {}
                 for connection in batch:
                     connection.attend()
+                self.driver.flush()  # one for all: what follows from it is the next batch
         finally:
             self.is_attending = False
         for connection in self.news:

@@ -214,6 +214,7 @@ class Connection(ABC):
             while not self._is_over:
                 await self._wakeup.wait()
                 self.attend()
+                self.house.driver.flush()
         finally:
             if not self._is_over:  # the service ends: programs see it as a reset
                 self.release()
@@ -221,7 +222,7 @@ class Connection(ABC):
                 self.house.driver.flush()
 
     def attend(self) -> None:
-        """Act on the news there are."""
+        """Act on the news there are; the caller flushes the driver afterwards."""
         self.house.news.pop(self, None)
         if self._is_over:
             return
@@ -229,7 +230,6 @@ class Connection(ABC):
         if bits & HANGUP:
             self.is_gone = True
         self.pump(bits)
-        self.house.driver.flush()
 
     @abstractmethod
     def pump(self, bits: int) -> None:
