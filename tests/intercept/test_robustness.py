@@ -43,6 +43,14 @@ with socket.create_connection(('10.7.0.1', 7200)) as sock:
     sock.sendall(b'hello')
     print(sock.recv(100).decode())
 """
+LONG_CALL = """
+import socket
+with socket.create_connection(('10.7.0.1', 7200)) as sock:
+    for _ in range(20):
+        sock.sendall(bytes(65536))
+        left = 65536
+        while left: left -= len(sock.recv(left))
+"""
 
 
 def count(host: Host) -> tuple[int, int, int]:
@@ -322,7 +330,7 @@ for sock in socks:
 print('full', flush=True)
 time.sleep(60)
 """
-    await client.run(PYTHON, "-c", CALL)
+    await client.run(PYTHON, "-c", LONG_CALL)  # two stations keep what long frames go through
     before = count(client)
     stuck = await client.start(PYTHON, "-c", program)
     await until(lambda: "full" in stuck.output())
