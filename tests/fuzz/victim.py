@@ -22,8 +22,9 @@ from zttrio.stack.counters import (
     UDP_OUTCOMES,
 )
 from zttrio.stack.groups import GROUP_LIMIT
-from zttrio.stack.ip import ERROR_LIMIT, LOOPBACK_LIMIT, OUTBOX_LIMIT, PATH_LIMIT
+from zttrio.stack.ip import ERROR_LIMIT, LOOPBACK_LIMIT, OUTBOX_LIMIT
 from zttrio.stack.path import MTU_LIMIT
+from zttrio.stack.paths import PATH_LIMIT
 from zttrio.stack.stack import Stack
 
 if TYPE_CHECKING:

@@ -17,13 +17,8 @@ from zttrio.header.ipv4 import PROTOCOL_TCP, PROTOCOL_UDP
 from zttrio.header.offload import split
 from zttrio.header.tcp import ACK, TcpHeader
 from zttrio.stack.fragmentation import finish_partial
-from zttrio.stack.ip import (
-    ERROR_LIMIT,
-    LOOPBACK_LIMIT,
-    LOOPBACK_MTU,
-    OUTBOX_LIMIT,
-    PATH_LIMIT,
-)
+from zttrio.stack.ip import ERROR_LIMIT, LOOPBACK_LIMIT, OUTBOX_LIMIT
+from zttrio.stack.paths import LOOPBACK_MTU, PATH_LIMIT
 from zttrio.stack.stack import Stack
 
 from .stack_host import BROADCAST, MAC, PEER, PEER_MAC, US, Host

@@ -1,7 +1,7 @@
 """IP on its way out, and the seam to the transports on its way in; both families alike.
 
-This room knows paths, the outbox, and loopback.  What comes in is read by `zttrio.stack.ipv4` and
-`zttrio.stack.ipv6`, which hand whole packets to `Ip.deliver`.
+This room knows the outbox and loopback; `paths` knows the way to each destination.  What comes in
+is read by `zttrio.stack.ipv4` and `zttrio.stack.ipv6`, which hand whole packets to `Ip.deliver`.
 """
 
 from __future__ import annotations
@@ -9,27 +9,16 @@ from __future__ import annotations
 import errno
 import struct
 from collections import deque
-from math import inf
 from typing import TYPE_CHECKING
 
 from zttrio.header import ipv4, ipv6
-from zttrio.header.address import (
-    BROADCAST_MAC,
-    ip_text,
-    is_loopback,
-    is_multicast,
-    is_unspecified,
-    multicast_mac,
-    packed,
-)
 from zttrio.header.checksum import sum_of
-from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeader
 from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Buffer, Frame
 
 from .fragmentation import finish_partial, fragment_ipv4, fragment_ipv6
-from .neighbor import Neighbor, Neighbors
 from .packet import Packet, PathError
-from .path import GROUP, LOCAL, MIN_MTU, NOWHERE, UNICAST, Path, PathMtus
+from .path import GROUP, MIN_MTU, NOWHERE, UNICAST, Path
+from .paths import LOOPBACK_MTU, Paths
 
 if TYPE_CHECKING:
     import random
@@ -39,17 +28,14 @@ if TYPE_CHECKING:
     from .addresses import Addresses
     from .counters import Counters
     from .groups import Groups
+    from .neighbor import Neighbor, Neighbors
     from .packet import Transport
     from .route import Routes
     from .selection import Selection
     from .timers import TimerQueue
 
-__all__ = ["LOOPBACK_MTU", "Ip"]
+__all__ = ["Ip"]
 
-_IPV4_LOOPBACK = packed("127.0.0.1")
-LOOPBACK_MTU = 65535
-JUMBO_SEGMENT = 1 << 20  # octets of the largest super-segment; arbitrary
-PATH_LIMIT = 4096  # destinations remembered; arbitrary
 OUTBOX_LIMIT = 1024  # frames that wait for the wire, apart from what TCP keeps; Linux's txqueuelen
 LOOPBACK_LIMIT = 1000  # packets to ourselves that wait; Linux's netdev_max_backlog
 ERROR_LIMIT = 256  # news of lost packets that wait for the transports; arbitrary
@@ -57,10 +43,9 @@ ERROR_LIMIT = 256  # news of lost packets that wait for the transports; arbitrar
 _IPV4 = struct.Struct("!14sBBHHHBBH4s4s")
 _IPV6 = struct.Struct("!14sIHBB16s16s")
 _DONT_FRAGMENT = 0x4000
-_MAX_TRANSPORT_HEADER = 60  # what a super-segment leaves room for, so that 16 bits hold its length
 
 
-class Ip:
+class Ip(Paths):
     """The IP layer of one stack.
 
     Args:
@@ -80,11 +65,8 @@ class Ip:
         rng: first IPv4 identifications, IPv6 fragment identifications.
 
     Attributes:
-        mtus: octets of the largest packet on the wire, by octets of an address.
-        hop_limits: of packets whose sender does not say, by octets of an address.
         outbox: frames for the wire, oldest first; taken by the stack.
         neighbors: set by the stack, which the cache needs as well.
-        pmtus: path MTUs that were reported.
     """
 
     neighbors: Neighbors
@@ -106,25 +88,22 @@ class Ip:
         config: Config,
         rng: random.Random,
     ) -> None:
-        self.mtus = {4: mtu, 16: mtu}
-        self.hop_limits = {4: config.ttl, 16: config.ttl}
+        super().__init__(
+            mac=mac,
+            mtu=mtu,
+            max_segment=max_segment,
+            checksum_offload=checksum_offload,
+            preferred_packet=preferred_packet,
+            addresses=addresses,
+            routes=routes,
+            selection=selection,
+            timers=timers,
+            hop_limit=config.ttl,
+            rng=rng,
+        )
         self.outbox: deque[Frame] = deque()
-        self.pmtus = PathMtus(timers, self._forget_path)
-        self._mac = mac
-        if max_segment <= LOOPBACK_MTU:  # a wire for frames whose length fits into their header
-            most = LOOPBACK_MTU - ipv4.LENGTH - _MAX_TRANSPORT_HEADER
-        else:
-            most = JUMBO_SEGMENT
-        self._max_segment = min(max_segment, most)
-        self._needs_checksum = not checksum_offload
-        self._preferred = preferred_packet
-        self._addresses = addresses
-        self._routes = routes
         self._groups = groups
-        self._selection = selection
         self._counters = counters
-        self._rng = rng
-        self._paths: dict[bytes, Path] = {}
         self._transports: dict[int, dict[int, Transport]] = {4: {}, 16: {}}
         self._loopback: deque[Packet] = deque()
         self._errors: deque[PathError] = deque()
@@ -147,60 +126,6 @@ class Ip:
     def transports(self, octets: int) -> dict[int, Transport]:
         """Who gets which protocol in the family of *octets*."""
         return self._transports[octets]
-
-    def is_local(self, address: bytes) -> bool:
-        """True if packets to *address* stay here: our own addresses and the loopback ones."""
-        return self._addresses.is_ours(address) or is_loopback(address)
-
-    def may_bind(self, address: bytes) -> bool:
-        """True if a socket may have *address* as its own: local, unspecified, or a group's."""
-        return (
-            self.is_local(address)
-            or is_unspecified(address)
-            or is_multicast(address)
-            or address in self._addresses.broadcasts
-        )
-
-    def is_group(self, address: bytes) -> bool:
-        """True for multicast and broadcast addresses."""
-        return is_multicast(address) or address in self._addresses.broadcasts
-
-    def is_broadcast(self, address: bytes) -> bool:
-        """True for the limited broadcast address and those of our prefixes."""
-        return address in self._addresses.broadcasts
-
-    def select_source(self, destination: bytes) -> bytes:
-        """The packed address that packets to *destination* come from.
-
-        Raises:
-            OSError: ENETUNREACH, no route or no address of that family.
-        """
-        path = self.path(destination)
-        if path.kind == NOWHERE:
-            raise OSError(path.error, f"{ip_text(destination)}: no route or no address to use")
-        return path.source
-
-    def path_mtu(self, destination: bytes) -> int:
-        """Octets of the largest packet to *destination*, as far as is known."""
-        return self.path(destination).mtu
-
-    def segment_mtu(self, destination: bytes) -> int:
-        """Octets of the largest packet to *destination* that TCP should send."""
-        path = self.path(destination)
-        if self._preferred and path.kind == UNICAST:
-            return min(path.mtu, self._preferred)
-        return path.mtu
-
-    def needs_checksum(self, destination: bytes) -> bool:
-        """False if a transport may leave its checksum CHECKSUM_PARTIAL.
-
-        The field then holds the folded pseudo-header sum, not complemented.
-        """
-        return self.path(destination).needs_checksum
-
-    def max_segment(self, destination: bytes) -> int:
-        """Octets of TCP payload that may go under one header, or 0 for plain segments only."""
-        return self.path(destination).max_segment
 
     def confirm(self, destination: bytes, now: float) -> None:
         """A transport has seen its packets to *destination* arrive (RFC 4861 7.3.1)."""
@@ -440,19 +365,6 @@ class Ip:
                 header = data[start:] or bytes(frame.payload[:64])
                 self._report(source, destination, protocol, header, errno.EHOSTUNREACH)
 
-    def path(self, destination: bytes) -> Path:
-        """What is known about the way to *destination*; remembered."""
-        path = self._paths.get(destination)
-        if path is None:
-            if len(self._paths) >= PATH_LIMIT:
-                del self._paths[next(iter(self._paths))]
-            path = self._paths[destination] = self._find_path(destination)
-        return path
-
-    def forget_paths(self) -> None:
-        """Work out every path again; called when addresses, routes or routers change."""
-        self._paths.clear()
-
     # in
 
     def deliver(self, packet: Packet, now: float) -> bool:
@@ -580,66 +492,3 @@ class Ip:
                 self.neighbors.enqueue(neighbor, frame, now)
             else:
                 self.transmit(frame)
-
-    def _forget_path(self, destination: bytes) -> None:
-        self._paths.pop(destination, None)
-
-    def _find_path(self, destination: bytes) -> Path:
-        octets = len(destination)
-        if self.is_local(destination):
-            path = Path(destination, LOCAL, Neighbor(destination))
-            # As on Linux, all of 127.0.0.0/8 hears from 127.0.0.1.
-            is_one_of_many = octets == 4 and not self._addresses.is_ours(destination)
-            path.source = _IPV4_LOOPBACK if is_one_of_many else destination
-            path.mtu = LOOPBACK_MTU
-            path.needs_checksum = False
-        elif self.is_group(destination):
-            path = self._group_path(destination)
-        else:
-            path = self._unicast_path(destination)
-        path.room = path.mtu - (ipv4.LENGTH if octets == 4 else ipv6.LENGTH)
-        if path.source:
-            path.address_sum = sum_of(path.source + destination)
-        path.identification = self._rng.getrandbits(16)
-        return path
-
-    def _group_path(self, destination: bytes) -> Path:
-        path = Path(destination, GROUP, Neighbor(destination))
-        path.is_broadcast = self.is_broadcast(destination)
-        path.hop_limit = self.hop_limits[4] if path.is_broadcast else 1  # RFC 1112 6.1
-        path.mtu = self.mtus[len(destination)]
-        path.needs_checksum = self._needs_checksum
-        source = self._selection.source(destination, destination)
-        if source is None:
-            path.kind = NOWHERE
-            path.error = errno.ENETUNREACH
-            return path
-        path.source = source
-        neighbor = path.neighbor
-        neighbor.mac = BROADCAST_MAC if path.is_broadcast else multicast_mac(destination)
-        ethertype = ETHERTYPE_IPV4 if len(destination) == 4 else ETHERTYPE_IPV6
-        neighbor.ethernet = EthernetHeader(neighbor.mac, self._mac, ethertype).emit()
-        neighbor.fresh_until = inf
-        return path
-
-    def _unicast_path(self, destination: bytes) -> Path:
-        next_hop = self._selection.next_hop(destination, self._routes)
-        source = None if next_hop is None else self._selection.source(destination, next_hop)
-        if next_hop is None or source is None:
-            path = Path(destination, NOWHERE, Neighbor(destination))
-            path.error = errno.ENETUNREACH
-            path.mtu = self.mtus[len(destination)]
-            return path
-        # fresh_until of a new entry makes the first packet look in the cache
-        path = Path(destination, UNICAST, Neighbor(next_hop))
-        path.next_hop = next_hop
-        path.source = source
-        path.hop_limit = self.hop_limits[len(destination)]
-        path.needs_checksum = self._needs_checksum
-        path.max_segment = self._max_segment
-        reported = self.pmtus.get(destination)
-        smallest = MIN_MTU[len(destination)]
-        mtu = self.mtus[len(destination)]
-        path.mtu = mtu if reported is None else min(mtu, max(reported, smallest))
-        path.may_discover = reported is None or reported >= smallest
-        return path
