@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
@@ -44,10 +45,16 @@ COMPARED = (
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    if "--enable-optimizations" in arguments:
+        build = "an optimized build"
+    elif sys.base_prefix == "/usr":
+        build = "the distribution's build"  # Debian optimizes without saying so there
+    else:
+        build = "not an optimized build"
     return {
         "zttrio": _version(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "optimized": "--enable-optimizations" in arguments,
+        "build": build,
         "trio": metadata.version("trio"),
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
@@ -118,9 +125,8 @@ def _median(samples: Sequence[Sample], name: str) -> float:
 
 def table(rows: Sequence[Row], results: Results, facts: dict[str, Any], rounds: int) -> str:
     """The whole report as text."""
-    build = "optimized build" if facts["optimized"] else "not an optimized build"
     lines = [
-        f"zttrio {facts['zttrio']}, {facts['python']} ({build}), trio {facts['trio']}",
+        f"zttrio {facts['zttrio']}, {facts['python']} ({facts['build']}), trio {facts['trio']}",
         f"{facts['kernel']}, {facts['processors']} x {facts['processor']}, load {facts['load']}",
         f"one TCP connection, two processes; medians of {rounds} interleaved rounds; CPU of both",
         "",
