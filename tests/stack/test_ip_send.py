@@ -378,7 +378,7 @@ def test_super_segments_leave_room_for_their_headers() -> None:
     stack.add_address(ip_interface("10.0.0.1/24"), 0.0)
     limit = stack.ip.max_segment(PEER)
     assert limit == 65535 - 20 - 60
-    assert stack.ip.max_segment(US) == 0  # one packet holds as much
+    assert stack.ip.max_segment(US) > 65535  # no header says how long it is
     stack.ip.send(US, PEER, 6, bytes(60), bytes(limit), 0.0, gso_size=1400)
     stack.frames_to_send(0.0, 1)
     assert stack.neighbors.waiting_octets == 14 + 20 + 60 + limit

@@ -175,6 +175,7 @@ class Paths:
             is_one_of_many = octets == 4 and not self._addresses.is_ours(destination)
             path.source = _IPV4_LOOPBACK if is_one_of_many else destination
             path.mtu = LOOPBACK_MTU
+            path.max_segment = JUMBO_SEGMENT  # no header has to say how long it is
             path.needs_checksum = False
         elif self.is_group(destination):
             path = self._group_path(destination)
