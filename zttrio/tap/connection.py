@@ -191,9 +191,10 @@ class Connection(ABC):
     def notify(self, bits: int) -> None:
         """The stack driver: something happened at the stack's end (`Endpoint.owner`)."""
         del bits
-        if self.house.is_attending:
-            self.house.news[self] = None  # no need to wake a task: we are next
-        else:
+        # Whoever attends to the next burst does it for us, should our task's turn come later: what
+        # has arrived must not wait behind more of the same, for which there may be no room.
+        self.house.news[self] = None
+        if not self.house.is_attending:
             self._wakeup.set()
 
     def wake(self) -> None:
