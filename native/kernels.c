@@ -226,21 +226,47 @@ static struct segment look_at(const uint8_t *frame, uint32_t length)
     return found;
 }
 
+/* Have two segments of one flow the same Ethernet header, traffic class, TTL and the like? */
+static int same_way(const uint8_t *a, const uint8_t *b, size_t tcp)
+{
+    if (memcmp(a, b, IP_AT))
+        return 0;
+    if (tcp == IP_AT + 20) /* traffic class; flags and TTL */
+        return a[IP_AT + 1] == b[IP_AT + 1] && !memcmp(a + IP_AT + 6, b + IP_AT + 6, 3);
+    /* traffic class and flow label; hop limit */
+    return !memcmp(a + IP_AT, b + IP_AT, 4) && a[IP_AT + 7] == b[IP_AT + 7];
+}
+
 /* Do two segments differ in nothing but what counts up, lengths and checksums? */
 static int fits(const uint8_t *a, const uint8_t *b, const struct group *g, const struct segment *s)
 {
     const size_t tcp = s->tcp_at;
-    if (g->data_at != s->data_at || memcmp(a, b, IP_AT))
-        return 0;
-    if (tcp == IP_AT + 20) {
-        if (a[IP_AT + 1] != b[IP_AT + 1] || memcmp(a + IP_AT + 6, b + IP_AT + 6, 3))
-            return 0; /* traffic class; flags and TTL */
-    } else if (memcmp(a + IP_AT, b + IP_AT, 4) || a[IP_AT + 7] != b[IP_AT + 7]) {
-        return 0; /* traffic class and flow label; hop limit */
-    }
-    return !memcmp(a + tcp + 8, b + tcp + 8, 5) && /* ACK, length of header */
+    return g->data_at == s->data_at && same_way(a, b, tcp) &&
+           !memcmp(a + tcp + 8, b + tcp + 8, 5) && /* ACK, length of header */
            !memcmp(a + tcp + 14, b + tcp + 14, 2) && /* window */
            !memcmp(a + tcp + 18, b + tcp + 18, s->data_at - tcp - 18);
+}
+
+/* Has a segment no options, or just timestamps where everybody puts them? */
+static int is_plain(const uint8_t *frame, const struct segment *s)
+{
+    static const uint8_t timestamps[4] = {1, 1, 8, 10};
+    const size_t options = s->tcp_at + 20u;
+    return s->data_at == options ||
+           (s->data_at == options + 12 && !memcmp(frame + options, timestamps, 4));
+}
+
+/* Does the pure ACK b say all that the pure ACK a said, and acknowledge more?  Both are plain. */
+static int outdates(
+    const uint8_t *a, const uint8_t *b, const struct group *g, const struct segment *s)
+{
+    const size_t tcp = s->tcp_at;
+    const uint32_t more = get32(b + tcp + 8) - get32(a + tcp + 8);
+    if (g->data_at != s->data_at || !same_way(a, b, tcp) || memcmp(a + tcp + 4, b + tcp + 4, 4))
+        return 0;
+    if (s->data_at != tcp + 20 && get32(b + tcp + 24) - get32(a + tcp + 24) > INT32_MAX)
+        return 0; /* its timestamp is older */
+    return more && more <= INT32_MAX;
 }
 
 static int same_flow(const uint8_t *a, const uint8_t *b, const struct group *g, size_t tcp)
@@ -278,6 +304,11 @@ EXPORT uint32_t zttrio_merge(
                                                    &groups[j], s.tcp_at))
                     found = &groups[j];
             if (found) {
+                if (!payload && !found->payload && flags == ACK && is_plain(frame, &s) &&
+                    outdates(in + found->first * stride, frame, found, &s)) {
+                    found->first = found->last = i;
+                    continue;
+                }
                 if (payload && (flags & ~PSH) == ACK && payload <= found->gso_size &&
                     get32(frame + s.tcp_at + 4) == found->next_seq &&
                     s.data_at - IP_AT + found->payload + payload <= MAX_PACKET &&
@@ -302,7 +333,7 @@ EXPORT uint32_t zttrio_merge(
         g->tcp_at = s.tcp_at;
         g->data_at = s.data_at;
         g->gso_size = g->payload = payload;
-        g->is_open = s.tcp_at && payload && flags == ACK;
+        g->is_open = s.tcp_at && flags == ACK && (payload || is_plain(frame, &s));
         if (g->is_open)
             g->next_seq = get32(frame + s.tcp_at + 4) + payload;
     }

@@ -54,6 +54,7 @@ MERGE_LIMIT = 256
 
 _IP_AT = 14
 _MAX_PACKET = 0xFFFF
+_TIMESTAMPS = b"\1\1\x08\x0a"  # NOP, NOP, kind, length
 _COLUMNS = 5
 _TABLE = (ctypes.c_uint32 * (_COLUMNS * MERGE_LIMIT))()
 _ROWS = memoryview(_TABLE).cast("B").cast("I")
@@ -199,8 +200,10 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
 
     The rules are those of Linux's GRO: segments of one flow, each the next of the one before, with
     data, no flags but ACK and PSH, and headers that differ in nothing but sequence number,
-    identification, length and checksum; a short one or one with PSH is the last.  No segment
-    overtakes another of its flow.  Merged segments are CHECKSUM_PARTIAL, and only merged if their
+    identification, length and checksum; a short one or one with PSH is the last.  Of pure ACKs
+    that follow each other, each acknowledging more and none with options but timestamps, the last
+    one is kept (RFC 3449 section 5.2.1, ACK filtering).  No segment overtakes another of its flow.
+    Merged segments are CHECKSUM_PARTIAL, and only merged if their
     checksums were right; TCP segments that stay alone are CHECKSUM_VERIFIED if theirs was, and
     everything else is CHECKSUM_COMPLETE, for the stack to look at.
 
@@ -227,6 +230,15 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
         group = open_groups.get(flow)
         if group is not None:
             if (
+                not payload
+                and not group.payload
+                and flags == ACK
+                and _is_plain(octets, tcp_at, data_at)
+                and _outdates(octets, group.octets, tcp_at, data_at, group.data_at)
+            ):
+                group.octets, group.end = octets, end
+                continue
+            if (
                 payload
                 and flags & ~PSH == ACK
                 and payload <= group.gso_size
@@ -247,7 +259,7 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
         made.append(group)
         group.tcp_at, group.data_at, group.end = tcp_at, data_at, end
         group.gso_size = group.payload = payload
-        if payload and flags == ACK:
+        if flags == ACK and (payload or _is_plain(octets, tcp_at, data_at)):
             group.next_seq = (seq + payload) & 0xFFFF_FFFF
             open_groups[flow] = group
     return [group.frame() for group in made]
@@ -335,16 +347,44 @@ def _look_at(octets: bytes) -> tuple[int, int, int] | None:
 
 def _fixed_parts(octets: bytes, tcp_at: int, data_at: int) -> bytes:
     """What must be the same in two segments that are merged, except addresses and ports."""
-    ip = octets[15:16] + octets[20:23] if tcp_at == 34 else octets[14:18] + octets[21:22]
     return b"".join(
         (
             octets[:14],
-            ip,
+            _fixed_parts_of_ip(octets, tcp_at),
             octets[tcp_at + 8 : tcp_at + 13],
             octets[tcp_at + 14 : tcp_at + 16],
             octets[tcp_at + 18 : data_at],
         )
     )
+
+
+def _fixed_parts_of_ip(octets: bytes, tcp_at: int) -> bytes:
+    return octets[15:16] + octets[20:23] if tcp_at == 34 else octets[14:18] + octets[21:22]
+
+
+def _is_plain(octets: bytes, tcp_at: int, data_at: int) -> bool:
+    """True if there are no options, or just timestamps where everybody puts them."""
+    length = data_at - tcp_at
+    return length == 20 or (length == 32 and octets[tcp_at + 20 : tcp_at + 24] == _TIMESTAMPS)
+
+
+def _outdates(new: bytes, old: bytes, tcp_at: int, data_at: int, old_data_at: int) -> bool:
+    """True if a plain pure ACK says all that another said, and acknowledges more."""
+    if (
+        data_at != old_data_at
+        or new[:14] != old[:14]
+        or new[tcp_at + 4 : tcp_at + 8] != old[tcp_at + 4 : tcp_at + 8]
+        or _fixed_parts_of_ip(new, tcp_at) != _fixed_parts_of_ip(old, tcp_at)
+    ):
+        return False
+    if data_at != tcp_at + 20 and not 0 <= _distance(new, old, tcp_at + 24) < 1 << 31:
+        return False  # its timestamp is older
+    return 0 < _distance(new, old, tcp_at + 8) < 1 << 31
+
+
+def _distance(new: bytes, old: bytes, at: int) -> int:
+    difference = int.from_bytes(new[at : at + 4], "big") - int.from_bytes(old[at : at + 4], "big")
+    return difference & 0xFFFF_FFFF
 
 
 def _merge_natively(buffer: bytearray, stride: int, lengths: list[int]) -> list[Frame]:

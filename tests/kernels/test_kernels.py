@@ -27,7 +27,7 @@ from zttrio.header.frame import (
 )
 from zttrio.header.ipv4 import PROTOCOL_TCP, PROTOCOL_UDP, Ipv4Header
 from zttrio.header.ipv6 import Ipv6Header
-from zttrio.header.tcp import ACK, FIN, PSH, SYN, TcpHeader
+from zttrio.header.tcp import ACK, ECE, FIN, PSH, SYN, TcpHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,8 @@ class Segment:
     port: int = 5
     ack: int = 7
     window: int = 100
-    stamp: int = 1
+    stamp: int | None = 1
+    sack: tuple[tuple[int, int], ...] = ()
     ttl: int = 64
     traffic_class: int = 0
     padding: bytes = b""
@@ -77,8 +78,9 @@ class Segment:
 
     def octets(self) -> bytes:
         tcp = TcpHeader(
-            self.port, 80, self.seq, self.ack, self.flags, self.window, timestamp=(self.stamp, 2)
-        ).emit()
+            self.port, 80, self.seq, self.ack, self.flags, self.window,
+            timestamp=None if self.stamp is None else (self.stamp, 2), sack_blocks=self.sack,
+        ).emit()  # fmt: skip
         source, destination = V4 if self.version == 4 else V6
         check = transport_checksum(source, destination, PROTOCOL_TCP, tcp, self.data)
         tcp = tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
@@ -180,6 +182,57 @@ class TestMerge:
             flags = [frame.header[47] for frame in frames]
             assert flags == [last.get("flags", ACK), ACK]
 
+    @pytest.mark.parametrize("version", [4, 6])
+    @pytest.mark.parametrize("stamp", [1, None])
+    def test_of_acks_in_a_row_the_last_one_is_left(
+        self, merge: Merge, version: int, stamp: int | None
+    ) -> None:
+        acks = [
+            Segment(ack=(2**32 - 2 + number) % 2**32, data=b"", version=version, window=9 - number,
+                    stamp=stamp and (2**32 - 2 + number) % 2**32)
+            for number in range(5)
+        ]  # fmt: skip
+        frames = merge(*burst([ack.octets() for ack in acks]))
+        assert [bytes(frame) for frame in frames] == [acks[-1].octets()]
+        assert frames[0].checksum == CHECKSUM_VERIFIED
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"ack": 7},
+            {"ack": 6},
+            {"ack": 8 + 2**31},
+            {"seq": 999},
+            {"seq": 1001},
+            {"flags": ACK | PSH},
+            {"flags": ACK | ECE},
+            {"flags": ACK | FIN},
+            {"stamp": 0},
+            {"stamp": None},
+            {"sack": ((20, 30),)},
+            {"ttl": 63},
+            {"traffic_class": 3},
+            {"version": 6},
+            {"port": 6},
+            {"data": b"x"},
+            {"damage": 50},
+        ],
+        ids=str,
+    )
+    def test_an_ack_that_says_something_else_leaves_the_one_before_alone(
+        self, merge: Merge, other: dict[str, Any]
+    ) -> None:
+        first = Segment(ack=7, data=b"")
+        second = attrs.evolve(first, **({"ack": 8} | other))
+        frames = merge(*burst([first.octets(), second.octets()]))
+        assert [bytes(frame) for frame in frames] == [first.octets(), second.octets()]
+
+    def test_an_ack_does_not_get_ahead_of_data(self, merge: Merge) -> None:
+        ack, data = Segment(ack=7, data=b""), Segment(ack=8)
+        late = attrs.evolve(ack, ack=9, seq=1100)
+        octets = [segment.octets() for segment in (ack, data, late)]
+        assert [bytes(frame) for frame in merge(*burst(octets))] == octets
+
     def test_padding_is_no_data(self, merge: Merge) -> None:
         segments = [attrs.evolve(s, padding=b"pad") for s in run(3)]
         [frame] = merge(*burst([segment.octets() for segment in segments]))
@@ -214,7 +267,9 @@ SEGMENTS = st.builds(
     flags=st.sampled_from([ACK, ACK, ACK, ACK | PSH, ACK | FIN, SYN]),
     version=st.sampled_from([4, 4, 6]),
     port=st.sampled_from([5, 5, 6]),
-    stamp=st.sampled_from([1, 1, 1, 2]),
+    ack=st.sampled_from([7, 7, 7, 8, 9, 7 + 2**31]),
+    stamp=st.sampled_from([1, 1, 1, 2, 2 + 2**31, None]),
+    sack=st.sampled_from([(), (), ((20, 30),)]),
     padding=st.sampled_from([b"", b"", b"\0", b"pad"]),
     damage=st.sampled_from([-1, -1, -1, -1, 12, 14, 16, 20, 23, 30, 40, 46, 60]),
 )
