@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,6 @@ from zttrio.wire.ring import CAPACITY, ReceiveRing, SendRing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not SHARES, reason="no memory can be shared here, or it is off")
 
@@ -331,3 +331,19 @@ class TestHostSegment:
                 taken += a.wire.send(frames[taken:])
             await b.port.wait_frames(21)
             assert [frame for burst in b.port.bursts for frame in burst][1:] == frames
+
+    async def test_the_memory_of_those_who_left_is_given_back_when_another_comes(
+        self, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "segment"
+
+        def shared() -> int:
+            return Path("/proc/self/maps").read_text().count("memfd:zttrio ring")
+
+        async with running(HostSegment(folder)) as (a,):
+            for _ in range(5):
+                async with running(HostSegment(folder)) as (b,):
+                    a.wire.send([frame_to(b.mac, a.mac, bytes(20_000))])
+                    await b.port.wait_frames(1)
+                    assert shared() == 2  # its own and ours
+        assert shared() == 0

@@ -346,6 +346,8 @@ class HostSegment(Wire):
                 sock.close()
             self._not_sent(mac, exc, folder)
             return None
+        for other in self._peers.values():
+            other.lender.tidy()  # nobody says that a station has left, but its rings do
         while len(self._peers) >= PEER_LIMIT:
             self._close_peer(next(iter(self._peers.values())))
         peer = self._peers[mac] = _Peer(mac, sock, Lender(self.mac))

@@ -105,6 +105,11 @@ class Lender:
         """True if the ring had no room for a frame, and has not now."""
         return self._ring is not None and self._ring.is_full
 
+    def tidy(self) -> None:
+        """Give the memory back if the other station does not read it any more."""
+        if self._ring is not None and self._ring.is_ended:
+            self.close()
+
     def close(self) -> None:
         """End the ring, if there is one."""
         if self._ring is not None:
