@@ -13,12 +13,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from .errors import HeaderError
-from .header.checksum import finish, fold, pseudo_header, sum_of
-from .header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from .header.checksum import finish, fold, sum_of
 from .header.frame import (
     CHECKSUM_COMPLETE,
     CHECKSUM_PARTIAL,
@@ -54,7 +54,14 @@ MERGE_LIMIT = 256
 
 _IP_AT = 14
 _MAX_PACKET = 0xFFFF
+_IPV4_START, _IPV6_START = b"\x08\0\x45", b"\x86\xdd"  # from the EtherType on, without options
+# What comes before the length, the length, what comes behind it but identification and checksum,
+# addresses and ports, sequence number, acknowledgment and header length, flags, window.
+_IPV4_TCP = struct.Struct("!16sH2x4s2x12sI5sB2s")
+_IPV6_TCP = struct.Struct("!18sH2s36sI5sB2s")
 _TIMESTAMPS = b"\1\1\x08\x0a"  # NOP, NOP, kind, length
+_Fixed = tuple[bytes, bytes, bytes, bytes, bytes]
+_NOTHING: _Fixed = (b"",) * 5
 _COLUMNS = 5
 _TABLE = (ctypes.c_uint32 * (_COLUMNS * MERGE_LIMIT))()
 _ROWS = memoryview(_TABLE).cast("B").cast("I")
@@ -203,9 +210,9 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
     identification, length and checksum; a short one or one with PSH is the last.  Of pure ACKs
     that follow each other, each acknowledging more and none with options but timestamps, the last
     one is kept (RFC 3449 section 5.2.1, ACK filtering).  No segment overtakes another of its flow.
-    Merged segments are CHECKSUM_PARTIAL, and only merged if their
-    checksums were right; TCP segments that stay alone are CHECKSUM_VERIFIED if theirs was, and
-    everything else is CHECKSUM_COMPLETE, for the stack to look at.
+    Merged segments are CHECKSUM_PARTIAL, and only merged if their checksums were right; TCP
+    segments that stay alone are CHECKSUM_VERIFIED if theirs was, and everything else is
+    CHECKSUM_COMPLETE, for the stack to look at.
 
     Args:
         buffer: the burst; frame *i* starts at ``i * stride``.  It may be reused at once.
@@ -214,54 +221,52 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
     """
     made: list[_Group] = []
     open_groups: dict[bytes, _Group] = {}
-    for number, length in enumerate(lengths):
-        at = number * stride
-        octets = bytes(buffer[at : at + length])
-        found = _look_at(octets)
-        if found is None:
-            made.append(_Group(octets))
-            continue
-        tcp_at, data_at, end = found
-        payload = end - data_at
-        flags = octets[tcp_at + 13]
-        addresses_at = _IP_AT + 12 if tcp_at == _IP_AT + 20 else _IP_AT + 8
-        flow = octets[addresses_at : tcp_at + 4]
-        seq = int.from_bytes(octets[tcp_at + 4 : tcp_at + 8], "big")
-        group = open_groups.get(flow)
-        if group is not None:
-            if (
-                not payload
-                and not group.payload
-                and flags == ACK
-                and _is_plain(octets, tcp_at, data_at)
-                and _outdates(octets, group.octets, tcp_at, data_at, group.data_at)
-            ):
-                group.octets, group.end = octets, end
+    with memoryview(buffer) as view:
+        for number, length in enumerate(lengths):
+            at = number * stride
+            octets = bytes(view[at : at + length])
+            segment = _look_at(octets)
+            if segment is None:
+                made.append(_Group(octets))
                 continue
-            if (
-                payload
-                and flags & ~PSH == ACK
-                and payload <= group.gso_size
-                and seq == group.next_seq
-                and data_at - _IP_AT + group.payload + payload <= _MAX_PACKET
-                and _fixed_parts(octets, tcp_at, data_at)
-                == _fixed_parts(group.octets, tcp_at, group.data_at)
-            ):
-                group.pieces.append(octets[data_at:end])
-                group.payload += payload
+            data_at, end, flow, seq, flags, fixed = segment
+            payload = end - data_at
+            group = open_groups.get(flow)
+            if group is not None:
+                if (
+                    payload
+                    and seq == group.next_seq
+                    and flags & ~PSH == ACK
+                    and payload <= group.gso_size
+                    and fixed == group.fixed
+                    and data_at - _IP_AT + group.payload + payload <= _MAX_PACKET
+                ):
+                    group.pieces.append(octets[data_at:end])
+                    group.payload += payload
+                    group.next_seq = (seq + payload) & 0xFFFF_FFFF
+                    if flags & PSH or payload < group.gso_size:
+                        group.has_push = flags & PSH
+                        del open_groups[flow]
+                    continue
+                if (
+                    not payload
+                    and not group.payload
+                    and seq == group.next_seq
+                    and flags == ACK
+                    and _is_plain(fixed[4])
+                    and _outdates(fixed, group.fixed)
+                ):
+                    group.octets, group.end, group.fixed = octets, end, fixed
+                    continue
+                del open_groups[flow]
+            group = _Group(octets, CHECKSUM_VERIFIED)
+            made.append(group)
+            group.data_at, group.end = data_at, end
+            group.gso_size = group.payload = payload
+            if flags == ACK and (payload or _is_plain(fixed[4])):
                 group.next_seq = (seq + payload) & 0xFFFF_FFFF
-                group.has_push |= flags & PSH
-                if flags & PSH or payload < group.gso_size:
-                    del open_groups[flow]
-                continue
-            del open_groups[flow]
-        group = _Group(octets, CHECKSUM_VERIFIED)
-        made.append(group)
-        group.tcp_at, group.data_at, group.end = tcp_at, data_at, end
-        group.gso_size = group.payload = payload
-        if flags == ACK and (payload or _is_plain(octets, tcp_at, data_at)):
-            group.next_seq = (seq + payload) & 0xFFFF_FFFF
-            open_groups[flow] = group
+                group.fixed = fixed
+                open_groups[flow] = group
     return [group.frame() for group in made]
 
 
@@ -269,16 +274,17 @@ class _Group:
     """Segments that are becoming one, or anything else, alone."""
 
     __slots__ = (
-        "data_at", "end", "gso_size", "has_push", "next_seq", "octets", "payload", "pieces",
-        "state", "tcp_at",
+        "data_at", "end", "fixed", "gso_size", "has_push", "next_seq", "octets", "payload",
+        "pieces", "state",
     )  # fmt: skip
 
     def __init__(self, octets: bytes, state: int = CHECKSUM_COMPLETE) -> None:
         self.octets = octets
         self.state = state
         self.pieces: list[bytes] = []
+        self.fixed: _Fixed = _NOTHING
         self.has_push = 0
-        self.tcp_at = self.data_at = self.end = 0
+        self.data_at = self.end = 0
         self.gso_size = self.payload = self.next_seq = 0
 
     def frame(self) -> Frame:
@@ -288,98 +294,83 @@ class _Group:
                 view = memoryview(octets)
                 return Frame(octets[: self.data_at], view[self.data_at :], 0, self.state)
             return Frame(octets, b"", 0, self.state)
-        tcp_at, data_at = self.tcp_at, self.data_at
+        data_at = self.data_at
         header = bytearray(octets[:data_at])
         total = data_at - _IP_AT + self.payload
         if header[_IP_AT] >> 4 == 4:
+            tcp_at, addresses = 34, octets[26:34]
             header[_IP_AT + 2 : _IP_AT + 4] = total.to_bytes(2, "big")
             header[_IP_AT + 10 : _IP_AT + 12] = b"\0\0"
-            check = finish(sum_of(header[_IP_AT : _IP_AT + 20]))
+            check = finish(sum_of(header[_IP_AT:tcp_at]))
             header[_IP_AT + 10 : _IP_AT + 12] = check.to_bytes(2, "big")
         else:
+            tcp_at, addresses = 54, octets[22:54]
             header[_IP_AT + 4 : _IP_AT + 6] = (total - 40).to_bytes(2, "big")
         header[tcp_at + 13] |= self.has_push
-        check = fold(_pseudo_sum(octets, tcp_at, data_at - tcp_at + self.payload))
+        check = fold(sum_of(addresses) + PROTOCOL_TCP + data_at - tcp_at + self.payload)
         header[tcp_at + 16 : tcp_at + 18] = check.to_bytes(2, "big")
         payload = b"".join((memoryview(octets)[data_at : self.end], *self.pieces))
         return Frame(bytes(header), memoryview(payload), self.gso_size, CHECKSUM_PARTIAL)
 
 
-def _pseudo_sum(octets: bytes, tcp_at: int, length: int) -> int:
-    if tcp_at == _IP_AT + 20:
-        source, destination = octets[26:30], octets[30:34]
-    else:
-        source, destination = octets[22:38], octets[38:54]
-    return pseudo_header(source, destination, PROTOCOL_TCP, length)
-
-
-def _look_at(octets: bytes) -> tuple[int, int, int] | None:
-    """Where TCP header, payload and packet begin, begin and end; None if checksums are not right.
+def _look_at(octets: bytes) -> tuple[int, int, bytes, int, int, _Fixed] | None:
+    """What there is to know about a segment; None if checksums are not right.
 
     Only for packets without IP options, extension headers and fragments.
+
+    Returns:
+        Where payload and packet end, addresses and ports, sequence number, flags, and everything
+        else that must be the same in two segments that are merged.
     """
     length = len(octets)
-    if length < _IP_AT + 40:
-        return None
-    ethertype = octets[12] << 8 | octets[13]
-    if ethertype == ETHERTYPE_IPV4 and octets[14] == 0x45:
-        if octets[23] != PROTOCOL_TCP or (octets[20] & 0x3F) | octets[21]:
+    start = octets[12:15]
+    if start == _IPV4_START and length >= 54:
+        front, size, middle, flow, seq, ack, flags, window = _IPV4_TCP.unpack_from(octets)
+        if middle[3] != PROTOCOL_TCP or (middle[0] & 0x3F) | middle[1]:
             return None
         if int.from_bytes(octets[14:34], "big") % 0xFFFF:
             return None
-        start, end = 34, 14 + (octets[16] << 8 | octets[17])
-    elif ethertype == ETHERTYPE_IPV6 and octets[14] >> 4 == 6:
-        if octets[20] != PROTOCOL_TCP:
+        addresses_at, tcp_at, end = 26, 34, 14 + size
+    elif start[:2] == _IPV6_START and length >= 74 and octets[14] >> 4 == 6:
+        front, size, middle, flow, seq, ack, flags, window = _IPV6_TCP.unpack_from(octets)
+        if middle[0] != PROTOCOL_TCP:
             return None
-        start, end = 54, 54 + (octets[18] << 8 | octets[19])
+        addresses_at, tcp_at, end = 22, 54, 54 + size
     else:
         return None
-    if not start + 20 <= end <= length:
+    data_at = tcp_at + (ack[4] >> 4) * 4
+    if not tcp_at + 20 <= data_at <= end <= length:
         return None
-    data_at = start + (octets[start + 12] >> 4) * 4
-    if not start + 20 <= data_at <= end:
+    # The addresses are right before the TCP header, so the pseudo-header needs no sum of its own.
+    if (sum_of(octets[addresses_at:end]) + PROTOCOL_TCP + end - tcp_at) % 0xFFFF:
         return None
-    segment = memoryview(octets)[start:end]
-    if (_pseudo_sum(octets, start, end - start) + sum_of(segment)) % 0xFFFF:
-        return None
-    return start, data_at, end
-
-
-def _fixed_parts(octets: bytes, tcp_at: int, data_at: int) -> bytes:
-    """What must be the same in two segments that are merged, except addresses and ports."""
-    return b"".join(
-        (
-            octets[:14],
-            _fixed_parts_of_ip(octets, tcp_at),
-            octets[tcp_at + 8 : tcp_at + 13],
-            octets[tcp_at + 14 : tcp_at + 16],
-            octets[tcp_at + 18 : data_at],
-        )
+    return (
+        data_at,
+        end,
+        flow,
+        seq,
+        flags,
+        (front, middle, ack, window, octets[tcp_at + 18 : data_at]),
     )
 
 
-def _fixed_parts_of_ip(octets: bytes, tcp_at: int) -> bytes:
-    return octets[15:16] + octets[20:23] if tcp_at == 34 else octets[14:18] + octets[21:22]
+def _is_plain(tail: bytes) -> bool:
+    """True if behind the checksum are no options, or just timestamps where everybody puts them."""
+    length = len(tail)
+    return length == 2 or (length == 14 and tail[2:6] == _TIMESTAMPS)
 
 
-def _is_plain(octets: bytes, tcp_at: int, data_at: int) -> bool:
-    """True if there are no options, or just timestamps where everybody puts them."""
-    length = data_at - tcp_at
-    return length == 20 or (length == 32 and octets[tcp_at + 20 : tcp_at + 24] == _TIMESTAMPS)
-
-
-def _outdates(new: bytes, old: bytes, tcp_at: int, data_at: int, old_data_at: int) -> bool:
+def _outdates(new: _Fixed, old: _Fixed) -> bool:
     """True if a plain pure ACK says all that another said, and acknowledges more."""
-    if (
-        data_at != old_data_at
-        or new[:14] != old[:14]
-        or new[tcp_at + 4 : tcp_at + 8] != old[tcp_at + 4 : tcp_at + 8]
-        or _fixed_parts_of_ip(new, tcp_at) != _fixed_parts_of_ip(old, tcp_at)
-    ):
-        return False
-    if data_at != tcp_at + 20 and not 0 <= _distance(new, old, tcp_at + 24) < 1 << 31:
-        return False  # its timestamp is older
-    return 0 < _distance(new, old, tcp_at + 8) < 1 << 31
+    front, middle, ack, _, tail = new
+    old_front, old_middle, old_ack, _, old_tail = old
+    return (
+        front == old_front
+        and middle == old_middle
+        and ack[4] == old_ack[4]
+        and 0 < _distance(ack, old_ack, 0) < 1 << 31
+        and (len(tail) == 2 or _distance(tail, old_tail, 6) < 1 << 31)
+    )
 
 
 def _distance(new: bytes, old: bytes, at: int) -> int:
