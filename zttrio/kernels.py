@@ -26,6 +26,7 @@ from .header.frame import (
     Frame,
 )
 from .header.ipv4 import PROTOCOL_TCP
+from .header.offload import cut as cut_in_python
 from .header.offload import locate_segment
 from .header.offload import split as split_in_python
 from .header.tcp import ACK, PSH
@@ -137,24 +138,6 @@ def _cut(
         bytes(frame), end, start, data_at, size, ctypes.byref(ctypes.c_char.from_buffer(out))
     )
     return out, data_at + size
-
-
-def cut_in_python(frame: Frame, mtu: int | None = None) -> tuple[bytearray, int]:
-    """What `split` makes of a super-segment, one frame behind the other.
-
-    Returns:
-        The frames, and the octets of each; only the last may be shorter.
-
-    Raises:
-        HeaderError: *frame* has no `gso_size`, or is not a TCP segment.
-        ValueError: *mtu* has no room for payload.
-    """
-    if not frame.gso_size:
-        raise HeaderError("cut: not a super-segment")
-    pieces = split_in_python(frame, mtu)
-    return bytearray().join([piece for f in pieces for piece in (f.header, f.payload)]), len(
-        pieces[0]
-    )
 
 
 def _cut_natively(frame: Frame, mtu: int | None = None) -> tuple[bytearray, int]:

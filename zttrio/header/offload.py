@@ -6,6 +6,7 @@ A wire whose other side cannot do it calls this at its edge; see `zttrio.header.
 from __future__ import annotations
 
 import struct
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from zttrio.errors import HeaderError
@@ -17,10 +18,19 @@ from .frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, Frame
 if TYPE_CHECKING:
     from .frame import Buffer
 
-__all__ = ["finish_checksum", "locate_checksum", "locate_segment", "split", "split_datagrams"]
+__all__ = [
+    "cut",
+    "finish_checksum",
+    "locate_checksum",
+    "locate_segment",
+    "split",
+    "split_datagrams",
+]
 
 _U16 = struct.Struct("!H")
 _U32 = struct.Struct("!I")
+_IPV4_CHANGES = struct.Struct("!HH4sH")  # length, identification, what does not, checksum
+_TCP_CHANGES = struct.Struct("!I5sB2sH")  # sequence number, the same, flags, the same, checksum
 _CHECKSUM_AT = {ipv4.PROTOCOL_TCP: 16, ipv4.PROTOCOL_UDP: 6, ipv4.PROTOCOL_ICMPV6: 2}
 _IP_AT = ethernet.LENGTH
 _FIN_AND_PSH = tcp.FIN | tcp.PSH
@@ -73,75 +83,90 @@ def split(frame: Frame, mtu: int | None = None, *, complete: bool = True) -> lis
     """
     if not frame.gso_size:
         return [finish_checksum(frame) if complete else frame]
+    state = frame.checksum
+    if state == CHECKSUM_PARTIAL and complete:
+        state = CHECKSUM_COMPLETE
+    pieces = _cut(frame, mtu, is_partial=state == CHECKSUM_PARTIAL)
+    return [Frame(header, payload, 0, state) for header, payload in pieces]
+
+
+def cut(frame: Frame, mtu: int | None = None) -> tuple[bytearray, int]:
+    """What `split` makes of a super-segment, one frame behind the other.
+
+    Returns:
+        The frames, and the octets of each; only the last may be shorter.
+
+    Raises:
+        HeaderError: *frame* has no `gso_size`, or is not a TCP segment.
+        ValueError: *mtu* has no room for payload.
+    """
+    if not frame.gso_size:
+        raise HeaderError("cut: not a super-segment")
+    pieces = _cut(frame, mtu, is_partial=False)
+    return bytearray().join(chain.from_iterable(pieces)), sum(map(len, pieces[0]))
+
+
+def _cut(frame: Frame, mtu: int | None, *, is_partial: bool) -> list[tuple[bytes, memoryview]]:
+    """The segments of *frame*: pieces of its payload, each behind its own version of the header.
+
+    Raises:
+        HeaderError: *frame* is not a TCP segment.
+        ValueError: *mtu* has no room for payload.
+    """
     start, data_at, end = locate_segment(frame)
-    header, payload = frame.header, frame.payload
-    if data_at == len(header):
-        payload = memoryview(payload)[: end - data_at]
+    if data_at == len(frame.header):
+        header, payload = bytearray(frame.header), memoryview(frame.payload)[: end - data_at]
     else:
-        whole = memoryview(bytes(frame))
-        header, payload = whole[:data_at], whole[data_at:end]
+        whole = bytes(frame)
+        header, payload = bytearray(whole[:data_at]), memoryview(whole)[data_at:end]
     size = frame.gso_size
     if mtu is not None:
         size = min(size, mtu - (data_at - _IP_AT))
         if size <= 0:
             raise ValueError(f"mtu {mtu}: no room behind {data_at - _IP_AT} octets of headers")
-    state = frame.checksum
-    if state == CHECKSUM_PARTIAL and complete:
-        state = CHECKSUM_COMPLETE
-    return _cut(bytearray(header), payload, size, start, state)
-
-
-def _cut(header: bytearray, payload: memoryview, size: int, start: int, state: int) -> list[Frame]:
-    """The segments of *payload*, each behind its own version of *header* (TCP from *start* on)."""
     is_ipv4 = header[_IP_AT] >> 4 == 4
-    sequence = _U32.unpack_from(header, start + 4)[0]
-    flags = header[start + 13]
+    sequence, ack, flags, window, _ = _TCP_CHANGES.unpack_from(header, start + 4)
     # What changes from segment to segment is zeroed for the sums and added to them below.
-    _U32.pack_into(header, start + 4, 0)
-    header[start + 13] = 0
-    _U16.pack_into(header, start + 16, 0)
+    _TCP_CHANGES.pack_into(header, start + 4, 0, ack, 0, window, 0)
+    identification = ip_sum = 0
+    lifetime = b""
     if is_ipv4:
-        identification = _U16.unpack_from(header, _IP_AT + 4)[0]
-        _U32.pack_into(header, _IP_AT + 2, 0)
-        _U16.pack_into(header, _IP_AT + 10, 0)
+        _, identification, lifetime, _ = _IPV4_CHANGES.unpack_from(header, _IP_AT + 2)
+        _IPV4_CHANGES.pack_into(header, _IP_AT + 2, 0, 0, lifetime, 0)
         ip_sum = sum_of(header[_IP_AT:start])
-        source, destination = header[_IP_AT + 12 : _IP_AT + 16], header[_IP_AT + 16 : _IP_AT + 20]
+        addresses = header[_IP_AT + 12 : _IP_AT + 20]
     else:
-        identification = ip_sum = 0
-        source, destination = header[_IP_AT + 8 : _IP_AT + 24], header[_IP_AT + 24 : _IP_AT + 40]
-    headers_length = len(header) - _IP_AT
-    tcp_length = len(header) - start
-    tcp_sum = sum_of(header[start:])
-    pseudo_sum = pseudo_header(bytes(source), bytes(destination), ipv4.PROTOCOL_TCP, tcp_length)
-    tcp_sum += pseudo_sum
+        addresses = header[_IP_AT + 8 : _IP_AT + 40]
+    headers_length = data_at - _IP_AT
+    pseudo_sum = sum_of(addresses) + ipv4.PROTOCOL_TCP + data_at - start
+    tcp_sum = pseudo_sum + sum_of(header[start:])
 
-    frames = []
-    count = max(1, -(-len(payload) // size))
-    for index in range(count):
-        piece = payload[index * size : (index + 1) * size]
-        octets = bytearray(header)
+    pieces = []
+    last = max(0, len(payload) - 1) // size * size
+    for at in range(0, last + 1, size):
+        piece = payload[at : at + size]
+        length = len(piece)
         if is_ipv4:
-            total_length = headers_length + len(piece)
-            number = (identification + index) & 0xFFFF
-            _U32.pack_into(octets, _IP_AT + 2, total_length << 16 | number)
-            _U16.pack_into(octets, _IP_AT + 10, finish(ip_sum + total_length + number))
+            total = headers_length + length
+            number = (identification + at // size) & 0xFFFF
+            # This is `finish`, for a sum that is never 0: it has the version in it.
+            check = -(ip_sum + total + number) % 0xFFFF
+            _IPV4_CHANGES.pack_into(header, _IP_AT + 2, total, number, lifetime, check)
         else:
-            _U16.pack_into(octets, _IP_AT + 4, headers_length - ipv6.LENGTH + len(piece))
-        seq = (sequence + index * size) & 0xFFFF_FFFF
+            _U16.pack_into(header, _IP_AT + 4, headers_length - ipv6.LENGTH + length)
+        seq = (sequence + at) & 0xFFFF_FFFF
         own_flags = flags
-        if index:
+        if at:
             own_flags &= ~tcp.CWR
-        if index < count - 1:
+        if at < last:
             own_flags &= ~_FIN_AND_PSH
-        _U32.pack_into(octets, start + 4, seq)
-        octets[start + 13] = own_flags
-        if state == CHECKSUM_PARTIAL:
-            value = fold(pseudo_sum + len(piece))
+        if is_partial:
+            check = fold(pseudo_sum + length)
         else:
-            value = finish(tcp_sum + seq + own_flags + len(piece) + sum_of(piece))
-        _U16.pack_into(octets, start + 16, value)
-        frames.append(Frame(bytes(octets), piece, 0, state))
-    return frames
+            check = finish(tcp_sum + seq + own_flags + length + sum_of(piece))
+        _TCP_CHANGES.pack_into(header, start + 4, seq, ack, own_flags, window, check)
+        pieces.append((bytes(header), piece))
+    return pieces
 
 
 def split_datagrams(frame: Frame) -> list[Frame]:
