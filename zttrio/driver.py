@@ -32,11 +32,6 @@ __all__ = ["Driver", "Waiters"]
 READ_EVENTS = events.CONN | events.RD | events.ERR | events.CLOSE
 WRITE_EVENTS = events.CONN | events.WR | events.ERR | events.CLOSE
 BURST = 64  # frames offered to the wire at once; measured: larger bursts gain nothing
-TURNS = 3
-"""Turns of trio's loop that a program has before what it is told is acknowledged without it.
-
-Enough for ``serve_listeners`` to accept, start a handler, and let that read and answer.
-"""
 
 
 class Waiters:
@@ -52,6 +47,12 @@ class Waiters:
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
         self.on_readable: bool = False  # report RD also while no task waits, to `readable_changed`
+        endpoint.owner = self
+
+    def attend(self, endpoint: events.Endpoint) -> None:
+        """Wait for another endpoint from now on."""
+        self._endpoint.owner = None
+        self._endpoint = endpoint
         endpoint.owner = self
 
     def readable_changed(self) -> None:
@@ -142,6 +143,7 @@ class Driver:
         self._timer_scope: trio.CancelScope | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._held = trio.lowlevel.ParkingLot()
+        self._watchers = 0  # tasks that are in `_room` or `_changed`
         self.sockets: set[Waiters] = set()
         self._settings: Settings | None = None  # that came before there was a stack
         # Few wires care what the stack listens to; None is never a stack's set.
@@ -173,8 +175,9 @@ class Driver:
         """
         if not self._waiting_bursts and not self._is_flushing and not self._is_receiving:
             try:
-                self._receive(frames)
-                self.flush()
+                now = trio.current_time()
+                self._receive(frames, now)
+                self.flush(now)
             except Exception as exc:  # an instrument: the caller may be another network
                 self._error = exc
                 frames = []  # wakes `run`, which raises it
@@ -244,7 +247,7 @@ class Driver:
                         raise self._error
                     while True:  # one wake-up for everything that waits
                         self._waiting_bursts -= 1
-                        self._receive(frames)
+                        self._receive(frames, trio.current_time())
                         try:
                             frames = ring.receive_nowait()
                         except trio.WouldBlock:
@@ -253,9 +256,8 @@ class Driver:
             finally:
                 self._is_receiving = True  # what comes now is lost with the ring
 
-    def _receive(self, frames: list[Frame]) -> None:
+    def _receive(self, frames: list[Frame], now: float) -> None:
         """Let instruments and stack see a burst."""
-        now = trio.current_time()
         self._is_receiving = True
         try:
             for instrument in self._instruments:
@@ -280,53 +282,50 @@ class Driver:
             self._timer_at = inf
             self.flush()
 
-    async def run_acks(self) -> None:
+    async def run_turns(self) -> None:
         """Send ACKs that wait for a program's answer, when that had its turn, until cancelled."""
         tcp = self.stack.tcp
-        tcp.holds_acks = True
+        tcp.gives_turns = True
         try:
             while True:
-                if not tcp.held:
-                    await self._held.park()
-                held, tcp.held = tcp.held, []
-                for _ in range(TURNS):
+                if tcp.held:
                     await trio.lowlevel.checkpoint()
-                    held = [connection for connection in held if connection.is_ack_held]
-                    if not held:
-                        break
                 else:
-                    now = trio.current_time()
-                    for connection in held:
-                        connection.send_ack(now)
-                    self.flush()
+                    await self._held.park()
+                now = trio.current_time()
+                if tcp.end_turn(now):
+                    self.flush(now)
         finally:
-            tcp.holds_acks = False
+            tcp.gives_turns = False
 
     # the sockets' side
 
-    def flush(self) -> None:
+    def flush(self, now: float | None = None) -> None:
         """Move output to the wire, wake who waits, and arm the timer.  Call after every change.
 
         Neither blocks nor raises.  What the wire does not take stays here, at most one burst, and
         the rest stays in the stack until `send_ready`.
+
+        Args:
+            now: the time, if the caller has just asked for it.
         """
         if self._is_flushing or self.is_closed:
             return  # the wire or an event called back: the loop below sees what they did
-        if self.stack.is_quiet and not (
-            self._unsent or self._room or self._changed or self._is_followed
-        ):
-            if self.stack.tcp.held:
+        stack = self.stack
+        if stack.is_quiet and not (self._unsent or self._watchers or self._is_followed):
+            if stack.tcp.held and self._held:
                 self._held.unpark()
             self._arm_timer()
             return  # a read that left the window alone, for example
         self._is_flushing = True
         try:
-            now = trio.current_time()
+            if now is None:
+                now = trio.current_time()
             while not self._wire_is_full:
                 frames = self._unsent
                 is_last = False
                 if not frames:
-                    frames = self.stack.frames_to_send(now, BURST)
+                    frames = stack.frames_to_send(now, BURST)
                     is_last = len(frames) < BURST
                     if not frames:
                         break
@@ -343,18 +342,17 @@ class Driver:
                     break
             self._dispatch_events()
             if self._is_followed:
-                stack = self.stack
                 listening = (stack.addresses.ours, stack.groups.macs)
                 if listening != self._followed:
                     self._followed = listening
                     self._wire.follow(*listening)
         finally:
             self._is_flushing = False
-        if not self._wire_is_full and self._room:
-            self._room.unpark_all()
-        if self._changed:
+        if self._watchers:
+            if not self._wire_is_full:
+                self._room.unpark_all()
             self._changed.unpark_all()
-        if self.stack.tcp.held:
+        if stack.tcp.held and self._held:
             self._held.unpark()
         self._arm_timer()
 
@@ -378,11 +376,18 @@ class Driver:
         Datagram senders wait here, so that a full wire slows them down instead of losing data.
         """
         while self._wire_is_full and not self.is_closed:
-            await self._room.park()
+            await self._watch(self._room)
 
     async def wait_changed(self) -> None:
         """Return after the next `flush`, whatever it was for."""
-        await self._changed.park()
+        await self._watch(self._changed)
+
+    async def _watch(self, lot: trio.lowlevel.ParkingLot) -> None:
+        self._watchers += 1  # an empty lot is not as cheap to ask
+        try:
+            await lot.park()
+        finally:
+            self._watchers -= 1
 
     async def finish_connections(self) -> None:
         """Close every connection gracefully and return when all peers know.

@@ -154,7 +154,7 @@ class Network(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 network_stack.start_ipv6(now, wire.ipv6_prefix if chooses else None)
             background.start_soon(self._driver.run)
             background.start_soon(self._driver.run_timers)
-            background.start_soon(self._driver.run_acks)
+            background.start_soon(self._driver.run_turns)
             self._driver.flush()
             if self.name is not None and self._is_online():
                 self._publish(self.name)

@@ -104,6 +104,7 @@ async def test_only_what_differs_is_changed_and_connections_live_on(
         }
         await served.send_all(b"still here")
         assert await stream.receive_some() == b"still here"
+        await wait_all_tasks_blocked()  # acknowledged
 
         sent = len(one.sent)
         one.port.configure(

@@ -55,14 +55,20 @@ class Socket(trio.socket.SocketType):
     protocol: ClassVar[int]
     kind: ClassVar[kernel.SocketKind]
 
-    def __init__(self, driver: Driver, resolver: Resolver, family: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        resolver: Resolver,
+        family: int,
+        endpoint: events.Endpoint | None = None,
+    ) -> None:
         self._driver = driver
         self._resolver = resolver
         self._family = kernel.AddressFamily(family)
         self._is_closed = False
         self._did_shutdown_write = False
         self._options = Options(family, self.kind)
-        self._waiters = StandIn(Nothing())
+        self._waiters = StandIn(Nothing() if endpoint is None else endpoint)
         driver.sockets.add(self._waiters)
 
     # plain attributes
@@ -174,9 +180,7 @@ class Socket(trio.socket.SocketType):
 
     def _attend(self, endpoint: events.Endpoint) -> None:
         """Wait for *endpoint* from now on, behind the same descriptor if there is one."""
-        self._driver.sockets.discard(self._waiters)
-        self._waiters = self._waiters.move_to(endpoint)
-        self._driver.sockets.add(self._waiters)
+        self._waiters.move_to(endpoint)
 
     def _check(self) -> None:
         if self._is_closed:
@@ -328,7 +332,7 @@ class Socket(trio.socket.SocketType):
     def _set_option(self, level: int, optname: int, value: Any) -> None:
         before = self._options.changes()
         self._options.set(level, optname, value)
-        if self._options.changes() is not before:
+        if self._options.changes() != before:
             self._configure()
             self._driver.flush()
 

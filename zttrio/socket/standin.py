@@ -38,7 +38,8 @@ class StandIn(Waiters):
         return self.descriptor
 
     def close(self) -> None:
-        """Close the descriptor, if there is one."""
+        """Let go of the endpoint, and close the descriptor, if there is one."""
+        self.endpoint.owner = None  # or only the garbage collector could free the two
         if self.descriptor != -1:
             self.on_readable = False
             os.close(self.descriptor)
@@ -58,11 +59,9 @@ class StandIn(Waiters):
                 os.eventfd_read(self.descriptor)
             self.endpoint.wanted |= events.RD | events.CONN | events.ERR
 
-    def move_to(self, endpoint: events.Endpoint) -> StandIn:
-        """The same descriptor for another endpoint: a program may hold the number already."""
-        other = StandIn(endpoint)
-        other.descriptor, self.descriptor = self.descriptor, -1
-        other.on_readable, self.on_readable = self.on_readable, False
-        if other.on_readable:
-            other.readable_changed()
-        return other
+    def move_to(self, endpoint: events.Endpoint) -> None:
+        """Stand in for another endpoint: a program may hold the number already."""
+        self.attend(endpoint)
+        self.endpoint = endpoint
+        if self.on_readable:
+            self.readable_changed()

@@ -49,12 +49,10 @@ class StreamSocket(Socket):
         *,
         connection: TcpConnection | None = None,
     ) -> None:
-        super().__init__(driver, resolver, family)
+        super().__init__(driver, resolver, family, connection)
         self._binding: Binding | None = None
         self._listener: TcpListener | None = None
         self._connection = connection
-        if connection is not None:
-            self._attend(connection)
 
     def _release(self) -> None:
         now = trio.current_time()
@@ -163,7 +161,6 @@ class StreamSocket(Socket):
         self._waiters.refresh()
         sock = StreamSocket(self._driver, self._resolver, self._family, connection=connection)
         self._options.inherit(sock._options)
-        self._driver.flush()
         if not has_waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return sock, self._sockaddr(*connection.remote)
@@ -195,7 +192,7 @@ class StreamSocket(Socket):
             trio.ClosedResourceError: another task closed the socket meanwhile.
         """
         self._check()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         host, port = self._resolve(address, local=False)
         if not any(host):  # Linux: connecting to the wildcard means ourselves
             host = packed("127.0.0.1" if len(host) == 4 else "::1")
@@ -215,6 +212,8 @@ class StreamSocket(Socket):
         self._attend(connection)
         self._driver.flush()
         try:
+            if connection.state not in _OPENING:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             while connection.state in _OPENING:
                 await self._waiters.wait_writable()
                 self._check_waiting()

@@ -96,7 +96,9 @@ class Ports:
     """
 
     def __init__(self, rng: random.Random, ephemeral: tuple[int, int] = (32768, 60999)) -> None:
-        self._taken: dict[tuple[int, int], list[Binding]] = {}
+        # By protocol and port; a listener shares its port with every connection it has accepted,
+        # of which there may be thousands, so these are ordered sets.
+        self._taken: dict[tuple[int, int], dict[Binding, None]] = {}
         self._first, self._last = ephemeral
         self._key = rng.randbytes(16)
         self._counters = [rng.randrange(1 << 16) for _ in range(_TABLE_SIZE)]
@@ -215,7 +217,7 @@ class Ports:
                 raise OSError(errno.EADDRINUSE, f"{binding}: {other.owner_text} listens at {other}")
 
     def _add(self, binding: Binding) -> Binding:
-        self._taken.setdefault((binding.protocol, binding.port), []).append(binding)
+        self._taken.setdefault((binding.protocol, binding.port), {})[binding] = None
         return binding
 
     def _share(self, binding: Binding) -> Binding:
@@ -235,7 +237,7 @@ class Ports:
     def _remove(self, binding: Binding) -> None:
         key = (binding.protocol, binding.port)
         bindings = self._taken[key]
-        bindings.remove(binding)
+        del bindings[binding]
         if not bindings:
             del self._taken[key]
 

@@ -9,7 +9,7 @@ from zttrio.stack.events import RD
 
 from .handshake import Handshaker
 
-__all__ = ["Acknowledger"]
+__all__ = ["QUICK_ANSWER", "Acknowledger"]
 
 ACK_STRETCH = 8
 """Full segments of one burst that share an ACK, once the peer is up to speed.
@@ -24,6 +24,14 @@ ACK_SUPERS = 4
 
 An ACK costs both ends as much as a super-segment does.  Arbitrary.
 """
+ACK_TURNS = 5
+"""Turns of trio's loop that a program has before what it is told is acknowledged without it.
+
+Enough for ``serve_listeners`` to accept, start a handler, and let that read and answer; and one
+more, because nobody knows who comes first in a turn.
+"""
+QUICK_ANSWER = 0.005
+"""Seconds until an answer that finds the program still in the turn it asked in.  Arbitrary."""
 
 
 class Acknowledger(Handshaker):
@@ -74,7 +82,8 @@ class Acknowledger(Handshaker):
                     self.arm(self.ack_at)
             elif self.quick_acks and not self.is_interactive:
                 self.quick_acks -= 1
-                if self.ready & RD or self.owner is None:  # being read, or accepted, next
+                # It is read next, or accepted, or answers what the program has only just sent.
+                if self.ready & RD or self.owner is None or now - self.last_sent_at < QUICK_ANSWER:
                     self.hold_ack(now)
                 else:
                     self.send_ack(now)
@@ -96,8 +105,9 @@ class Acknowledger(Handshaker):
         FIN behind the peer's.  Without a driver that gives turns, the ACK goes out at once.
         """
         layer = self.layer
-        if not layer.holds_acks:
+        if not layer.gives_turns:
             self.send_ack(now)
         elif not self.is_ack_held:
             self.is_ack_held = True
-            layer.held.append(self)
+            self.ack_at = min(self.ack_at, now + layer.config.delayed_ack)  # turns may be long
+            layer.held.setdefault(self, ACK_TURNS)

@@ -460,4 +460,5 @@ class TcpConnection(Timed):
             self.start_keep_alive(self.received_at if now is None else now)
         if before.cork and not options.cork:
             self.pushed = self.write_end
-        self.mark_dirty()
+        if self.is_held_back():
+            self.mark_dirty()

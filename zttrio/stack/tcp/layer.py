@@ -79,8 +79,9 @@ class TcpLayer:
         table: connections, unfinished handshakes and TIME_WAITs, by key.
         dirty: connections that may have something to send.
         acking: connections that have received something in this burst.
-        holds_acks: somebody takes `held` and sends the ACKs that nothing else has carried.
-        held: connections whose ACK waits for the program's next turn; see `Acknowledger.hold_ack`.
+        gives_turns: somebody calls `end_turn` while there is something in `held`.
+        held: connections whose ACK waits for the program's next step, and for how many more turns;
+            see `Acknowledger.hold_ack`.
     """
 
     def __init__(
@@ -102,14 +103,16 @@ class TcpLayer:
         self.table: dict[bytes, TcpConnection | Request | TimeWait] = {}
         self.dirty: deque[Sender] = deque()
         self.acking: list[Acknowledger] = []
-        self.holds_acks = False
-        self.held: list[Acknowledger] = []
+        self.gives_turns = False
+        self.held: dict[Acknowledger, int] = {}
         self._ports = ports
         self._listeners: dict[tuple[bytes | None, int], list[TcpListener]] = {}
         self._time_waits: OrderedDict[bytes, TimeWait] = OrderedDict()
         self._orphans: set[TcpConnection] = set()
         self.numbers = Numbers(rng)
         self._last_local = self._last_remote = (b"", 0)
+        self._offer = Offer.make(config, DEFAULT_OPTIONS, 0, 4)
+        self._offer_for = (0, 4, DEFAULT_OPTIONS)
         self._challenge_second = -1
         self._challenges_left = 0
         ip.register(PROTOCOL_TCP, self, (4, 16))
@@ -229,9 +232,17 @@ class TcpLayer:
             self.counters.tcp_time_wait_reused += 1
             old.end()
         connection = self._make(
-            key, (source, binding.port), (address, port), iss, ts_offset, options
+            key,
+            (source, binding.port),
+            (address, port),
+            iss,
+            ts_offset,
+            options,
+            self.offer(address, options),
         )
         connection.binding = binding
+        connection.peer_mss = connection.adv_mss
+        connection.measure_path()
         self.counters.tcp_active_opens += 1
         connection.open(now)
         return connection
@@ -253,6 +264,7 @@ class TcpLayer:
         iss: int,
         ts_offset: int,
         options: TcpOptions,
+        offer: Offer,
     ) -> TcpConnection:
         config = self.config
         # One object for the same address and port: a server's connections share one end, and so
@@ -275,13 +287,10 @@ class TcpLayer:
             options,
         )
         connection.ts_offset = ts_offset
-        offer = self.offer(remote[0], options)
         connection.adv_mss = offer.mss
         connection.rcv_buffer = offer.receive_buffer
         connection.rcv_scale = offer.window_scale
         connection.send_buffer = offer.send_buffer
-        connection.peer_mss = connection.adv_mss
-        connection.measure_path()
         self.table[key] = connection
         return connection
 
@@ -296,6 +305,7 @@ class TcpLayer:
             request.iss,
             request.ts_offset,
             listener.options,
+            request.offer,
         )
         connection.binding = listener.binding.share()
         connection.state = SYN_RECEIVED
@@ -327,9 +337,13 @@ class TcpLayer:
         return connection
 
     def offer(self, destination: bytes, options: TcpOptions) -> Offer:
-        """What to announce to *destination*."""
-        mtu = self.ip.segment_mtu(destination)
-        return Offer.make(self.config, options, mtu, len(destination))
+        """What to announce to *destination*: the same as last time, nearly always."""
+        mtu, octets = self.ip.segment_mtu(destination), len(destination)
+        known = self._offer_for
+        if known[0] != mtu or known[1] != octets or known[2] is not options:
+            self._offer = Offer.make(self.config, options, mtu, octets)
+            self._offer_for = (mtu, octets, options)
+        return self._offer
 
     # receiving
 
@@ -434,6 +448,20 @@ class TcpLayer:
             self.acking = []
             for connection in acking:
                 connection.finish_burst(now)
+
+    def end_turn(self, now: float) -> bool:
+        """Every program had a turn: send ACKs that have waited long enough; False if none has."""
+        held = self.held
+        is_due = False
+        for connection, turns in list(held.items()):
+            if connection.is_ack_held:
+                if turns > 1 and now < connection.ack_at:
+                    held[connection] = turns - 1
+                    continue
+                connection.send_ack(now)
+                is_due = True
+            del held[connection]
+        return is_due
 
     def receive_error(self, error: PathError, now: float) -> None:
         """Learn that a segment of ours was lost.  Never raises."""

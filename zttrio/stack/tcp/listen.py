@@ -15,7 +15,7 @@ from zttrio.stack.events import CONN, RD, Endpoint
 
 from .emit import CHALLENGE_INTERVAL
 from .numbers import COOKIE_LIFETIME, Numbers
-from .offer import MAX_SCALE, Offer
+from .offer import MAX_SCALE
 from .options import DEFAULT_OPTIONS, TcpOptions, changed
 from .seq import MASK, is_newer, unwrap
 from .state import LISTEN, SYN_RECEIVED
@@ -47,8 +47,6 @@ class TcpListener(Endpoint):
 
     __slots__ = (
         "_cookies_until",
-        "_offer",
-        "_offer_for",
         "_queue",
         "backlog",
         "binding",
@@ -70,8 +68,6 @@ class TcpListener(Endpoint):
         self.requests: dict[bytes, Request] = {}
         self.is_closed = False
         self._cookies_until = -inf
-        self._offer: Offer | None = None
-        self._offer_for = (0, 0, DEFAULT_OPTIONS)
         self._queue: deque[TcpConnection] = deque()
 
     @property
@@ -101,16 +97,6 @@ class TcpListener(Endpoint):
         """
         del now
         return self._queue.popleft() if self._queue else None
-
-    def offer(self, destination: bytes) -> Offer:
-        """What to announce to *destination*: the same as last time, nearly always."""
-        mtu = self.layer.ip.segment_mtu(destination)
-        octets, options = len(destination), self.options
-        known = self._offer_for
-        if self._offer is None or known[:2] != (mtu, octets) or known[2] is not options:
-            self._offer = Offer.make(self.layer.config, options, mtu, octets)
-            self._offer_for = (mtu, octets, options)
-        return self._offer
 
     def configure(self, **changes: Any) -> None:
         """Change `options` for connections that come from now on.
@@ -294,7 +280,7 @@ class Request:
         asks = header.flags & (ECE | CWR) == ECE | CWR
         self.ecn_ok = asks and layer.config.ecn != "off"
         self.is_cookie = False
-        self.offer = listener.offer(self.remote[0])
+        self.offer = layer.offer(packet.source, listener.options)
         self.retries = 0
         self.answered_at = -inf
         self.deadline = inf

@@ -12,7 +12,7 @@ __all__ = ["DEFAULT_OPTIONS", "TcpOptions", "changed"]
 _not_negative: Any = attrs.validators.ge(0)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)  # `changed` looks it up
 class TcpOptions:
     """Immutable, so that all connections that change nothing share one.
 

@@ -174,7 +174,7 @@ class Receiver(Acknowledger):
         """Octets of ours were acknowledged: there may be room to write, and a reason to send."""
         if 2 * self.congestion.cwnd > self.send_buffer:
             self.grow_send_buffer()
-        if self.write_end > self.snd_nxt or self.board.lost or self.fin_queued:
+        if self.board.lost or self.is_held_back():
             self.mark_dirty()
         if self.wanted & WR and self.is_writable:
             self.layer.events.raise_event(self, WR)
@@ -482,7 +482,7 @@ class Receiver(Acknowledger):
         self.is_fin_received = True
         if self.state == ESTABLISHED:
             self.state = CLOSE_WAIT
-            if self.layer.holds_acks:
+            if self.layer.gives_turns:
                 self.hold_ack(now)
             else:
                 self.schedule_ack()

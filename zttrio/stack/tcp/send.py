@@ -99,7 +99,7 @@ class Sender(Emitter):
             if rate:
                 # A fair share of lateness is made up for, or a coarse clock would halve the rate.
                 self.pace_at = max(self.pace_at, now - 0.01) + size / rate
-        if rate and self.pace_at > now and self._is_held_back():
+        if rate and self.pace_at > now and self.is_held_back():
             self.arm(self.pace_at)
         if count:
             self.must_resend = False
@@ -113,7 +113,7 @@ class Sender(Emitter):
             self._note_usage(is_limited)
         elif is_limited:
             self._note_usage(True)
-        if not board.pieces and self.persist_at == inf and self._is_held_back():
+        if not board.pieces and self.persist_at == inf and self.is_held_back():
             self.persist_at = self._persist_due(now)
             self.arm(self.persist_at)
         return count
@@ -233,7 +233,7 @@ class Sender(Emitter):
 
     # when nothing is in flight and nothing may go
 
-    def _is_held_back(self) -> bool:
+    def is_held_back(self) -> bool:
         """True if there is something to send that no ACK will set free."""
         return self.write_end > self.snd_nxt or (self.fin_queued and self.write_end == self.snd_nxt)
 
