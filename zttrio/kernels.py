@@ -40,6 +40,7 @@ __all__ = [
     "cut_in_python",
     "is_native",
     "merge",
+    "merge_burst",
     "merge_in_python",
     "split",
     "split_in_python",
@@ -202,54 +203,59 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
         stride: octets from one frame's start to the next.
         lengths: octets of each frame, at least 14 and at most *stride*; at most `MERGE_LIMIT`.
     """
+    with memoryview(buffer) as view:
+        starts = range(0, len(lengths) * stride, stride)
+        burst = [bytes(view[at : at + size]) for at, size in zip(starts, lengths, strict=True)]
+    return merge_burst(burst)
+
+
+def merge_burst(burst: list[bytes]) -> list[Frame]:
+    """What `merge_in_python` does, of frames that are `bytes` already: one copy less."""
     made: list[_Group] = []
     open_groups: dict[bytes, _Group] = {}
-    with memoryview(buffer) as view:
-        for number, length in enumerate(lengths):
-            at = number * stride
-            octets = bytes(view[at : at + length])
-            segment = _look_at(octets)
-            if segment is None:
-                made.append(_Group(octets))
-                continue
-            data_at, end, flow, seq, flags, fixed = segment
-            payload = end - data_at
-            group = open_groups.get(flow)
-            if group is not None:
-                if (
-                    payload
-                    and seq == group.next_seq
-                    and flags & ~PSH == ACK
-                    and payload <= group.gso_size
-                    and fixed == group.fixed
-                    and data_at - _IP_AT + group.payload + payload <= _MAX_PACKET
-                ):
-                    group.pieces.append(octets[data_at:end])
-                    group.payload += payload
-                    group.next_seq = (seq + payload) & 0xFFFF_FFFF
-                    if flags & PSH or payload < group.gso_size:
-                        group.has_push = flags & PSH
-                        del open_groups[flow]
-                    continue
-                if (
-                    not payload
-                    and not group.payload
-                    and seq == group.next_seq
-                    and flags == ACK
-                    and _is_plain(fixed[4])
-                    and _outdates(fixed, group.fixed)
-                ):
-                    group.octets, group.end, group.fixed = octets, end, fixed
-                    continue
-                del open_groups[flow]
-            group = _Group(octets, CHECKSUM_VERIFIED)
-            made.append(group)
-            group.data_at, group.end = data_at, end
-            group.gso_size = group.payload = payload
-            if flags == ACK and (payload or _is_plain(fixed[4])):
+    for octets in burst:
+        segment = _look_at(octets)
+        if segment is None:
+            made.append(_Group(octets))
+            continue
+        data_at, end, flow, seq, flags, fixed = segment
+        payload = end - data_at
+        group = open_groups.get(flow)
+        if group is not None:
+            if (
+                payload
+                and seq == group.next_seq
+                and flags & ~PSH == ACK
+                and payload <= group.gso_size
+                and fixed == group.fixed
+                and data_at - _IP_AT + group.payload + payload <= _MAX_PACKET
+            ):
+                group.pieces.append(octets[data_at:end])
+                group.payload += payload
                 group.next_seq = (seq + payload) & 0xFFFF_FFFF
-                group.fixed = fixed
-                open_groups[flow] = group
+                if flags & PSH or payload < group.gso_size:
+                    group.has_push = flags & PSH
+                    del open_groups[flow]
+                continue
+            if (
+                not payload
+                and not group.payload
+                and seq == group.next_seq
+                and flags == ACK
+                and _is_plain(fixed[4])
+                and _outdates(fixed, group.fixed)
+            ):
+                group.octets, group.end, group.fixed = octets, end, fixed
+                continue
+            del open_groups[flow]
+        group = _Group(octets, CHECKSUM_VERIFIED)
+        made.append(group)
+        group.data_at, group.end = data_at, end
+        group.gso_size = group.payload = payload
+        if flags == ACK and (payload or _is_plain(fixed[4])):
+            group.next_seq = (seq + payload) & 0xFFFF_FFFF
+            group.fixed = fixed
+            open_groups[flow] = group
     return [group.frame() for group in made]
 
 

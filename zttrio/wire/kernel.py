@@ -276,6 +276,8 @@ class Tap(Wire):
         take = self._take_plain
         if self._has_virtio:
             take = self._take_virtio
+        elif self._coalesces and not kernels.is_native:
+            take = self._take_merged_in_python
         elif self._coalesces:
             take = self._take_merged
             self._stride = ETHERNET_HEADER + VLAN_TAG + self.mtu + 2
@@ -300,26 +302,52 @@ class Tap(Wire):
         """Add a burst to *frames*.
 
         Raises:
-            OSError: the device failed, or is empty (BlockingIOError).
+            OSError: the device failed.
+        """
+        frames += map(Frame, self._read_burst(fd))
+
+    def _take_merged_in_python(self, fd: int, frames: list[Frame]) -> None:
+        """The same, with segments that belong together merged.
+
+        Raises:
+            OSError: the device failed.
+        """
+        burst = self._read_burst(fd)
+        if len(burst) == 1:  # nothing to merge
+            frames.append(Frame(burst[0]))
+        elif burst:
+            frames += kernels.merge_burst(burst)
+
+    def _read_burst(self, fd: int) -> list[bytes]:
+        """The octets of a burst of frames.
+
+        Raises:
+            OSError: the device failed.
         """
         counts = self._counts
         # Two octets more show that a frame was cut off: the MTU may grow while we run.
         longest = ETHERNET_HEADER + VLAN_TAG + self.mtu
         size = longest + 2
+        burst: list[bytes] = []
         read = os.read
         for _ in range(BURST):
-            octets = read(fd, size)
-            if ETHERNET_HEADER <= len(octets) <= longest:
-                counts.frames_received += 1
-                counts.octets_received += len(octets)
-                frames.append(Frame(octets))
-            elif len(octets) > longest:
+            try:
+                octets = read(fd, size)
+            except BlockingIOError:
+                break
+            length = len(octets)
+            if ETHERNET_HEADER <= length <= longest:
+                counts.octets_received += length
+                burst.append(octets)
+            elif length > longest:
                 counts.too_long += 1
             else:
                 counts.malformed += 1
+        counts.frames_received += len(burst)
+        return burst
 
     def _take_merged(self, fd: int, frames: list[Frame]) -> None:
-        """The same, with segments that belong together merged.
+        """The same with the C library, which wants them in one buffer.
 
         Raises:
             OSError: the device failed.
