@@ -69,13 +69,22 @@ def test_pieces_of_any_length_add_up_to_the_whole(pieces: list[bytes]) -> None:
     assert checksum(*[memoryview(piece) for piece in pieces]) == expected
 
 
-@pytest.mark.parametrize("length", [2047, 2048, 4095, 4096, 4097, 4098, 6143, 6144, 65159, 65535])
+@pytest.mark.parametrize(
+    "length",
+    [
+        *(700, 701, 702, 767, 768, 769, 1447, 1448, 1460, 1499, 1500, 1535, 1536, 1537, 1538),
+        *(2047, 2048, 4095, 4096, 4097, 4098, 6143, 6144, 65159, 65535),
+    ],
+)
 def test_large_buffers_are_summed_as_small_ones_are(length: int) -> None:
     data = random.Random(length).randbytes(length)
     assert checksum(data) == naive_checksum(data)
     assert checksum(memoryview(data)[1:]) == naive_checksum(data[1:])
     assert checksum(bytes(length)) == 0xFFFF
     assert checksum(b"\xff" * length) == naive_checksum(b"\xff" * length)
+    for at in (0, length // 2, length - 1):  # in each part of what is added in parts
+        lonely = bytes(at) + b"\x81" + bytes(length - 1 - at)
+        assert checksum(lonely) == naive_checksum(lonely)
 
 
 @quick

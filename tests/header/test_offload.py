@@ -12,6 +12,7 @@ from zttrio.header.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthernetHeade
 from zttrio.header.frame import CHECKSUM_COMPLETE, CHECKSUM_PARTIAL, CHECKSUM_VERIFIED, Frame
 from zttrio.header.ipv4 import Ipv4Header
 from zttrio.header.ipv6 import DESTINATION_OPTIONS, Ipv6Header, Option, emit_options
+from zttrio.header.offload import cut as cut_and_join
 from zttrio.header.offload import finish_checksum, split
 from zttrio.header.tcp import ACK, CWR, FIN, PSH, TcpHeader
 from zttrio.header.udp import UdpHeader
@@ -129,6 +130,7 @@ def test_splitting_agrees_with_the_naive_way_octet_by_octet(
             assert [bytes(frame) for frame in frames] == expected
             assert {frame.checksum for frame in frames} == {CHECKSUM_COMPLETE}
             assert {frame.gso_size for frame in frames} == {0}
+            assert cut_and_join(frame) == (b"".join(expected), len(expected[0]))
             assert bytes(frame) == octets  # the original is as it was
 
 

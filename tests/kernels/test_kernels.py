@@ -252,6 +252,21 @@ class TestMerge:
         frames = [MACS + b"\x08\x06" + bytes(46), MACS + b"\x08\0" + udp, MACS + b"\x08\0"]
         assert merge(*burst(frames)) == [Frame(octets) for octets in frames]
 
+    @pytest.mark.parametrize("damage", [20, 40, 66, 700, 1400, 1513])
+    def test_of_two_full_segments_with_the_opposite_damage_none_is_merged(
+        self, merge: Merge, damage: int
+    ) -> None:
+        segments = [Segment(seq=1448 * i, data=bytes([i]) * 1448) for i in range(6)]
+        octets = [bytearray(segment.octets()) for segment in segments]
+        octets[2][damage] = (octets[2][damage] + 16) & 0xFF
+        octets[4][damage] = (octets[4][damage] - 16) & 0xFF
+        frames = merge(*burst([bytes(frame) for frame in octets]))
+        assert [len(frame.payload) for frame in frames] == [2896, 0, 1448, 0, 1448]
+        states = [frame.checksum for frame in frames]
+        bad, alone = CHECKSUM_COMPLETE, CHECKSUM_VERIFIED
+        assert states == [CHECKSUM_PARTIAL, bad, alone, bad, alone]
+        assert [bytes(frames[1]), bytes(frames[3])] == [bytes(octets[2]), bytes(octets[4])]
+
     def test_the_buffer_may_be_used_again_at_once(self, merge: Merge) -> None:
         buffer, stride, lengths = burst([segment.octets() for segment in run(3)])
         frames = merge(buffer, stride, lengths)
