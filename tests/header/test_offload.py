@@ -130,7 +130,7 @@ def test_splitting_agrees_with_the_naive_way_octet_by_octet(
             assert [bytes(frame) for frame in frames] == expected
             assert {frame.checksum for frame in frames} == {CHECKSUM_COMPLETE}
             assert {frame.gso_size for frame in frames} == {0}
-            assert cut_and_join(frame) == (b"".join(expected), len(expected[0]))
+            assert cut_and_join(frame) == (bytearray().join(expected), len(expected[0]))
             assert bytes(frame) == octets  # the original is as it was
 
 
