@@ -75,13 +75,13 @@ class TestFrames:
             assert (counters["frames_sent"], counters["octets_sent"]) == (2, 47)
             assert (counters["frames_received"], counters["octets_received"]) == (1, 19)
 
-    async def test_what_waits_is_one_burst_of_at_most_64(self, tap: PairTap) -> None:
-        for number in range(100):
+    async def test_what_waits_is_one_burst_of_at_most_128(self, tap: PairTap) -> None:
+        for number in range(200):
             tap.far.send(bytes(14) + b"%d" % number)
         async with running(tap) as (station,):
-            await station.port.wait_frames(100)
-            assert [len(burst) for burst in station.port.bursts] == [64, 36]
-            assert station.port.bodies == [b"%d" % number for number in range(100)]
+            await station.port.wait_frames(200)
+            assert [len(burst) for burst in station.port.bursts] == [128, 72]
+            assert station.port.bodies == [b"%d" % number for number in range(200)]
 
     async def test_bad_frames_are_counted_and_dropped(self, tap: PairTap) -> None:
         tap.far.send(bytes(13))
