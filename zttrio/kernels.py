@@ -41,6 +41,7 @@ __all__ = [
     "is_native",
     "merge",
     "merge_burst",
+    "merge_burst_in_python",
     "merge_in_python",
     "split",
     "split_in_python",
@@ -206,11 +207,11 @@ def merge_in_python(buffer: bytearray, stride: int, lengths: list[int]) -> list[
     with memoryview(buffer) as view:
         starts = range(0, len(lengths) * stride, stride)
         burst = [bytes(view[at : at + size]) for at, size in zip(starts, lengths, strict=True)]
-    return merge_burst(burst)
+    return merge_burst_in_python(burst)
 
 
-def merge_burst(burst: list[bytes]) -> list[Frame]:
-    """What `merge_in_python` does, of frames that are `bytes` already: one copy less."""
+def merge_burst_in_python(burst: list[bytes]) -> list[Frame]:
+    """What `merge_in_python` does, of frames that are `bytes` already, at most `MERGE_LIMIT`."""
     made: list[_Group] = []
     open_groups: dict[bytes, _Group] = {}
     for octets in burst:
@@ -395,6 +396,15 @@ def _merge_natively(buffer: bytearray, stride: int, lengths: list[int]) -> list[
     return frames
 
 
+def _merge_burst_natively(burst: list[bytes]) -> list[Frame]:
+    if not burst:
+        return []
+    lengths = list(map(len, burst))
+    stride = max(lengths)
+    buffer = bytearray(b"".join([octets.ljust(stride, b"\0") for octets in burst]))
+    return _merge_natively(buffer, stride, lengths)
+
+
 split: Callable[..., list[Frame]] = _split_natively if is_native else split_in_python
 cut: Callable[..., tuple[bytearray, int]] = _cut_natively if is_native else cut_in_python
 write_frames: Callable[..., tuple[int, int]] = (
@@ -402,4 +412,7 @@ write_frames: Callable[..., tuple[int, int]] = (
 )
 merge: Callable[[bytearray, int, list[int]], list[Frame]] = (
     _merge_natively if is_native else merge_in_python
+)
+merge_burst: Callable[[list[bytes]], list[Frame]] = (
+    _merge_burst_natively if is_native else merge_burst_in_python
 )

@@ -294,9 +294,15 @@ SEGMENTS = st.builds(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(SEGMENTS, min_size=1, max_size=12), st.binary(min_size=14, max_size=80))
 def test_both_merge_alike(segments: list[Segment], junk: bytes) -> None:
-    arguments = burst([*(segment.octets() for segment in segments), junk])
+    frames = [*(segment.octets() for segment in segments), junk]
+    arguments = burst(frames)
     expected = kernels.merge_in_python(*arguments)
     assert kernels.merge(*arguments) == expected
+    assert kernels.merge_burst(frames) == kernels.merge_burst_in_python(frames) == expected
+
+
+def test_a_burst_of_nothing_is_nothing() -> None:
+    assert kernels.merge_burst([]) == kernels.merge_burst_in_python([]) == []
 
 
 @pytest.mark.parametrize("split", SPLITS)

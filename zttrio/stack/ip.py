@@ -49,20 +49,11 @@ class Ip(Paths):
     """The IP layer of one stack.
 
     Args:
-        mac: our hardware address.
-        mtu: octets of the largest packet on the wire.
-        max_segment: octets of TCP payload that the wire takes under one header, or 0; only more
-            than 65535 let super-segments be longer than a packet may be.
-        checksum_offload: the wire takes CHECKSUM_PARTIAL.
-        preferred_packet: octets of the largest packet that TCP sends on the wire, 0 for *mtu*.
-        addresses: what is ours.
-        routes: where packets go.
         groups: which multicast packets come back to us.
-        selection: which of our addresses packets come from.
-        timers: for path MTUs.
         counters: what is counted.
         config: default hop limit.
-        rng: first IPv4 identifications, IPv6 fragment identifications.
+
+    The other ones are those of `Paths`; *rng* is for IPv6 fragment identifications too.
 
     Attributes:
         outbox: frames for the wire, oldest first; taken by the stack.

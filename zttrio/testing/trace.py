@@ -37,11 +37,11 @@ from zttrio.stack.tcp.layer import TcpLayer
 from zttrio.stack.tcp.options import DEFAULT_OPTIONS, TcpOptions
 from zttrio.stack.timers import TimerQueue
 
+from .trace_ip import TraceIp
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zttrio.header.frame import Buffer
-    from zttrio.stack.packet import Transport
     from zttrio.stack.tcp.connection import TcpConnection
     from zttrio.stack.tcp.listen import TcpListener
 
@@ -108,110 +108,6 @@ class _Caller:
     peer_iss: int | None = None
 
 
-class _TraceIp:
-    """Stands where the IP layer is: keeps what is sent, knows one path."""
-
-    def __init__(self, trace: TcpTrace, mtu: int, max_segment: int) -> None:
-        self.mtu = mtu
-        self.segment = max_segment
-        self.checksum = True
-        self.queued = 0
-        self.confirmed = 0
-        self._trace = trace
-
-    def send(
-        self,
-        source: bytes,
-        destination: bytes,
-        protocol: int,
-        header: Buffer,
-        payload: Buffer,
-        now: float,
-        *,
-        checksum: int = CHECKSUM_COMPLETE,
-        gso_size: int = 0,
-        hop_limit: int = 0,
-        traffic_class: int = 0,
-        dont_fragment: bool = True,
-    ) -> None:
-        del protocol, hop_limit
-        self._trace._take(
-            source,
-            destination,
-            bytes(header),
-            bytes(payload),
-            now,
-            checksum,
-            gso_size,
-            traffic_class,
-            dont_fragment,
-        )
-
-    def send_run(
-        self,
-        source: bytes,
-        destination: bytes,
-        protocol: int,
-        segments: list[tuple[bytes, Buffer]],
-        now: float,
-        *,
-        checksum: int,
-        gso_size: int,
-        hop_limit: int,
-        traffic_class: int,
-    ) -> None:
-        for header, payload in segments:
-            self.send(
-                source,
-                destination,
-                protocol,
-                header,
-                payload,
-                now,
-                checksum=checksum,
-                gso_size=gso_size if len(payload) > gso_size else 0,
-                hop_limit=hop_limit,
-                traffic_class=traffic_class,
-            )
-
-    def select_source(self, destination: bytes) -> bytes:
-        del destination
-        return self._trace.local
-
-    def segment_mtu(self, destination: bytes) -> int:
-        del destination
-        return self.mtu
-
-    def may_bind(self, address: bytes) -> bool:
-        return address == self._trace.local or not any(address)
-
-    def is_local(self, address: bytes) -> bool:
-        return address == self._trace.local
-
-    def needs_checksum(self, destination: bytes) -> bool:
-        del destination
-        return self.checksum
-
-    def max_segment(self, destination: bytes) -> int:
-        del destination
-        return self.segment
-
-    def register(self, protocol: int, transport: Transport, families: tuple[int, ...]) -> None:
-        del protocol, transport, families
-
-    def lower_path_mtu(self, destination: bytes, mtu: int, now: float) -> None:
-        del destination, now
-        self.mtu = min(self.mtu, mtu)
-
-    def waiting(self, destination: bytes) -> int:
-        del destination
-        return self.queued
-
-    def confirm(self, destination: bytes, now: float) -> None:
-        del destination, now
-        self.confirmed += 1
-
-
 class TcpTrace:
     """One TCP under test, and you as its peer.
 
@@ -252,7 +148,7 @@ class TcpTrace:
         self.counters = Counters()
         self.timers = TimerQueue()
         self.events = EventQueue()
-        self.ip = _TraceIp(self, mtu, max_segment)
+        self.ip = TraceIp(self.local, mtu, max_segment, self._take)
         self._rng = rng = random.Random(seed)
         self.config = Config() if config is None else config
         self.tcp = TcpLayer(

@@ -32,7 +32,16 @@ from .folder import SegmentFolder
 from .heap import keep_freed_memory
 from .link import ETHERNET_HEADER
 from .name import station_name
-from .reference import ANCILLARY, LONG, LONGEST_HEADER, MARK, SHARES, Lender, References
+from .reference import (
+    ANCILLARY,
+    FLAGS,
+    LONG,
+    LONGEST_HEADER,
+    MARK,
+    SHARES,
+    Lender,
+    References,
+)
 from .shortcuts import OFFLOAD
 
 if TYPE_CHECKING:
@@ -203,7 +212,7 @@ class HostSegment(Wire):
             frames: list[Frame] = []
             try:
                 for _ in range(BURST):
-                    octets, ancillary, _, _ = receive(size, ANCILLARY)
+                    octets, ancillary, _, _ = receive(size, ANCILLARY, FLAGS)
                     if ancillary or octets.startswith(MARK):
                         self._receive_marked(octets, ancillary, frames)
                     elif ETHERNET_HEADER <= len(octets) <= longest:

@@ -23,12 +23,22 @@ from .shortcuts import OFFLOAD
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ANCILLARY", "LONG", "LONGEST_HEADER", "MARK", "SHARES", "Lender", "References"]
+__all__ = [
+    "ANCILLARY",
+    "FLAGS",
+    "LONG",
+    "LONGEST_HEADER",
+    "MARK",
+    "SHARES",
+    "Lender",
+    "References",
+]
 
 SHARES = OFFLOAD and CAN_SHARE
 LONG = 16384  # octets of payload that go by datagram all the same; arbitrary
 MARK = bytes(6)  # where a frame has its destination
 ANCILLARY = socket.CMSG_LEN(4)  # room for one descriptor
+FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # which no program that is started inherits
 RING_LIMIT = 16  # rings that we read at once, 4 MiB each; arbitrary
 _OFFER = struct.Struct("!6s6s")  # mark, MAC of the sender
 _REFERENCE = struct.Struct("!6s6sQIH")  # and place, octets, `Frame.gso_size`; then the header

@@ -340,7 +340,7 @@ def _finished(frame: Frame, mtu: int) -> list[bytes]:
 
 
 def _merge(frames: list[bytes]) -> list[Frame]:
-    """*frames* in order, with TCP segments that belong together merged; see `kernels.merge`."""
+    """*frames* in order, with segments that belong together merged; see `kernels.merge_burst`."""
     merged: list[Frame] = []
     run: list[bytes] = []
     for frame in frames:
@@ -359,8 +359,7 @@ def _merge(frames: list[bytes]) -> list[Frame]:
 def _merge_run(run: list[bytes]) -> list[Frame]:
     if len(run) < WORTH_MERGING:
         return list(map(Frame, run))
-    buffer = bytearray(b"".join([frame.ljust(STRIDE, b"\0") for frame in run]))
-    return kernels.merge(buffer, STRIDE, list(map(len, run)))
+    return kernels.merge_burst(run)
 
 
 def parse_network_id(network_id: str | int) -> int:
